@@ -1,0 +1,97 @@
+"""The command `paretopose`: finds a verb, imports only its file, turns errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+from harness.errors import HarnessError
+
+__all__ = ["app", "main"]
+
+
+class _Verb(NamedTuple):
+    module: str
+    attribute: str  # a function, or a Typer app for a verb with sub-verbs
+    help: str
+
+
+VERBS: dict[str, _Verb] = {
+    "run": _Verb("harness.cli.run", "run", "Measure what a suite file asks for and is missing; print the table, write the report."),
+    "plan": _Verb("harness.cli.run", "plan", "Show what `run` would do: cells, shared passes, minutes, disk. Runs nothing."),
+    "report": _Verb("harness.cli.report", "report", "Tables and figures from records: Markdown, LaTeX, CSV, PNG, SVG, PDF."),
+    "evaluate": _Verb("harness.cli.evaluate", "evaluate", "AP of a result file with intervals; --against another one: paired difference."),
+    "methods": _Verb("harness.cli.methods", "methods", "Every variant: parameters, gmacs, published figures."),
+    "cost": _Verb("harness.cli.cost", "cost", "Where the multiply-accumulates of a network are, under every convention."),
+    "latency": _Verb("harness.cli.cost", "latency", "Milliseconds under a stated protocol, methods interleaved."),
+    "forward": _Verb("harness.cli.forward", "forward", "Raw outputs of a network for given arrays, to check a checkpoint."),
+    "predict": _Verb("harness.cli.predict", "predict", "Poses on photographs: COCO-format JSON and drawn pictures."),
+    "train": _Verb("harness.cli.train", "train", "Train a variant; writes safetensors and a resumable state."),
+    "weights": _Verb("harness.cli.weights", "app", "Look into checkpoint files and convert them."),
+    "data": _Verb("harness.cli.data", "app", "Make the synthetic set; check a data set before hours are spent."),
+}  # fmt: skip
+
+
+class _LazyGroup(TyperGroup):
+    """Imports the file of a verb when it is called, so that `--help` and verbs without networks stay quick."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        if name not in VERBS:
+            return None
+        verb = VERBS[name]
+        if ctx.resilient_parsing or ctx.meta.get("listing"):
+            return typer.main.get_command(_stub(name, verb.help))
+        target = getattr(importlib.import_module(verb.module), verb.attribute)
+        if not isinstance(target, typer.Typer):
+            single = typer.Typer(add_completion=False)
+            single.command(name, help=verb.help)(target)
+            target = single
+        command = typer.main.get_command(target)
+        command.help, command.name = verb.help, name
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        ctx.meta["listing"] = True
+        super().format_help(ctx, formatter)
+
+
+def _stub(name: str, text: str) -> typer.Typer:
+    """A command that only carries its name and help, for the listing."""
+    stub = typer.Typer(add_completion=False)
+    stub.command(name, help=text)(lambda: None)
+    return stub
+
+
+app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=True)
+
+
+@app.callback()
+def _root(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """Accuracy against cost for human pose estimation, as numbers that can be trusted."""
+
+
+def main() -> None:
+    """Entry point; the exit code of a HarnessError is its own."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app(prog_name="paretopose")
+    except HarnessError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Shared fixtures. Goldens and photographs live outside the project, in the folder that PARETOPOSE_DATA names."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on shared machines
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with goldens, photographs and weights; the test is skipped, visibly, without it."""
+    root = os.environ.get("PARETOPOSE_DATA")
+    if not root or not Path(root).is_dir():
+        pytest.skip("PARETOPOSE_DATA is not set: goldens and photographs are not here")
+    return Path(root).resolve()
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path):
+    """golden(name) -> the arrays of goldens/NAME.npz as a dict."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        path = shared / "goldens" / f"{name}.npz"
+        if not path.is_file():
+            pytest.skip(f"no golden {name}")
+        with np.load(path) as archive:
+            return {key: archive[key] for key in archive.files}
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def golden_tools(shared: Path) -> ModuleType:
+    """tools/golden.py: fill(module), seeded(key, shape), image(n, h, w, seed)."""
+    spec = importlib.util.spec_from_file_location("golden_tools", shared / "tools" / "golden.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def relative_error(ours, theirs) -> float:
+    """Largest difference relative to the largest absolute value of the reference."""
+    ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    return float(np.max(np.abs(ours - theirs)) / max(np.max(np.abs(theirs)), 1e-30))
