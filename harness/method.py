@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -83,7 +83,8 @@ class Knob:
     """An option that a suite may sweep.
 
     `kind`: `build` changes the network, `run` the forward pass, `select` only chooses between stored results.
-    `choices` lists the allowed values; else `low <= value <= high` (`low_open`: low itself is excluded).
+    `choices` lists the allowed values; else `low <= value <= high` (`low_open`: low itself is excluded), or one of
+    `words` that stand beside the numbers.
     """
 
     name: str
@@ -94,16 +95,19 @@ class Knob:
     low: float | None = None
     high: float | None = None
     low_open: bool = False
+    words: tuple[str, ...] = ()
 
     def check(self, value: Any, where: str = "") -> Any:
         """`value`, or a SuiteError that names the knob, the range and the place."""
         if self.choices:
             if value not in self.choices:
                 raise SuiteError(
-                    f"{self.name} is {value!r}", where=where, expected="one of " + ", ".join(map(str, self.choices))
+                    f"{self.name} is {value!r}",
+                    where=where,
+                    expected="one of " + ", ".join(map(str, self.choices)),
                 )
             return value
-        if self.low is None and self.high is None:
+        if (self.low is None and self.high is None) or (isinstance(value, str) and value in self.words):
             return value
         if isinstance(value, bool) or not isinstance(value, int | float) or not self._inside(value):
             raise SuiteError(f"{self.name} is {value!r}", where=where, expected=self.range_text())
@@ -118,7 +122,8 @@ class Knob:
     def range_text(self) -> str:
         """`0 < alpha <= 1`, as people write it."""
         left = f"{self.low:g} {'<' if self.low_open else '<='} " if self.low is not None else ""
-        return f"{left}{self.name}{f' <= {self.high:g}' if self.high is not None else ''}"
+        numbers = f"{left}{self.name}{f' <= {self.high:g}' if self.high is not None else ''}"
+        return " or ".join([numbers, *(f"'{w}'" for w in self.words)])
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,9 @@ class Layout:
 
     `matches(keys)` recognises it by key names; `to_own` renames to ours (dropping what we do not keep);
     `from_own`, where given, renames back. `partial` layouts (ImageNet trunks) initialise and are not a full network.
+    `ignores`: prefixes of foreign names that belong to the layout and are known not to be needed; they are taken out
+    before `to_own` and listed in the load report. `protocol`: fields of the variant's protocol that weights of this
+    layout want otherwise (`{"colour": "rgb"}`).
     """
 
     name: str
@@ -182,6 +190,8 @@ class Layout:
     to_own: Callable[[Mapping[str, Any]], dict[str, Any]]
     from_own: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     partial: bool = False
+    ignores: tuple[str, ...] = ()
+    protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -231,7 +241,9 @@ def _modules() -> Sequence[tuple[str, Callable[[], Any]]]:
     found: list[tuple[str, Callable[[], Any]]] = []
     for info in pkgutil.iter_modules([str(folder)]):
         if not info.ispkg:
-            found.append((f"methods.{info.name}", lambda n=info.name: importlib.import_module(f"methods.{n}")))
+            found.append(
+                (f"methods.{info.name}", partial(importlib.import_module, f"methods.{info.name}"))
+            )
     for point in entry_points(group="paretopose.methods"):
         found.append((f"entry point {point.name} ({point.value})", point.load))
     return found
@@ -245,7 +257,9 @@ def variants() -> dict[str, Variant]:
     for source, load in _modules():
         for variant in getattr(load(), "VARIANTS", ()):
             if variant.name in table:
-                raise UserError(f"two variants are named '{variant.name}'", where=f"{origin[variant.name]}, {source}")
+                raise UserError(
+                    f"two variants are named '{variant.name}'", where=f"{origin[variant.name]}, {source}"
+                )
             table[variant.name], origin[variant.name] = variant, source
     return table
 

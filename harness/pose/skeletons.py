@@ -37,6 +37,7 @@ class Skeleton:
         return order
 
 
+# fmt: off
 _COCO_SIDES = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 COCO = Skeleton(
     name="coco",
@@ -45,11 +46,11 @@ COCO = Skeleton(
     # shared by pycocotools, the HRNet code line and mmpose (COCO keypoint evaluation page)
     sigmas=tuple(
         s / 10 for s in (.26, .25, .25, .35, .35, .79, .79, .72, .72, .62, .62, 1.07, 1.07, .87, .87, .89, .89)
-    ),  # fmt: skip
+    ),
     limbs=(
         (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
         (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
-    ),  # fmt: skip
+    ),
     upper=tuple(range(11)),
 )
 
@@ -58,10 +59,10 @@ CROWDPOSE = Skeleton(
     joints=(
         "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip",
         "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head", "neck",
-    ),  # fmt: skip
+    ),
     flip_pairs=tuple((i, i + 1) for i in range(0, 12, 2)),
-    sigmas=tuple(s / 10 for s in (.79, .79, .72, .72, .62, .62, 1.07, 1.07, .87, .87, .89, .89, .79, .79)),  # fmt: skip
-    limbs=((10, 8), (8, 6), (11, 9), (9, 7), (6, 7), (0, 6), (1, 7), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (12, 13), (13, 0), (13, 1)),  # fmt: skip
+    sigmas=tuple(s / 10 for s in (.79, .79, .72, .72, .62, .62, 1.07, 1.07, .87, .87, .89, .89, .79, .79)),
+    limbs=((10, 8), (8, 6), (11, 9), (9, 7), (6, 7), (0, 6), (1, 7), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (12, 13), (13, 0), (13, 1)),
     upper=(0, 1, 2, 3, 4, 5, 12, 13),
 )
 
@@ -71,12 +72,13 @@ MPII = Skeleton(
         "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax",
         "upper_neck", "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow",
         "left_wrist",
-    ),  # fmt: skip
+    ),
     flip_pairs=((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)),
     # MPII is scored by PCKh; these sigmas serve OKS-NMS only (mmpose's dataset description)
-    sigmas=(.089, .083, .107, .107, .083, .089, .026, .026, .026, .026, .062, .072, .179, .179, .072, .062),  # fmt: skip
-    limbs=((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (8, 12), (12, 11), (11, 10), (8, 13), (13, 14), (14, 15)),  # fmt: skip
+    sigmas=(.089, .083, .107, .107, .083, .089, .026, .026, .026, .026, .062, .072, .179, .179, .072, .062),
+    limbs=((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (8, 12), (12, 11), (11, 10), (8, 13), (13, 14), (14, 15)),
     upper=(7, 8, 9, 10, 11, 12, 13, 14, 15),
 )
 
+# fmt: on
 SKELETONS = {s.name: s for s in (COCO, CROWDPOSE, MPII)}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Augmentation", "Progress", "Recipe", "TargetSpec", "TrainBatch"]
+__all__ = ["Augmentation", "Progress", "Recipe", "TargetSpec", "TrainBatch", "describe", "with_epochs"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: `epoch` and `step` count from 0; `epochs` is the length of the run."""
+    """Where training stands: `epoch` and `step` (of the whole run) count from 0; `epochs` is the run's length."""
 
     epoch: int
     step: int
@@ -54,6 +57,12 @@ class Augmentation:
 
     `hrnet`: scale and rotation are drawn, then flip; clipped normal draws. `mmpose0`: flip, half-body, scale and
     rotation; centre jitter frozen per run. `mmpose1`: truncated-normal draws, jitter fresh each time.
+
+    `scale` and `rotation` (degrees) are the factors of the draws: a normal draw times the factor, clipped at one
+    (scale) or two (rotation) factors; in `mmpose1` a normal draw truncated to -1..1, times the factor. Half-body
+    crops need more than `half_body_min_joints` labelled joints. `shift` moves the centre with `shift_prob`: in
+    `mmpose0` uniform in +-shift of the person box, once per run; with `fresh_shift` (its later pipeline step) of the
+    crop, each time; in `mmpose1` truncated normal, of the padded box, each time. Card hrnet.md F.
     """
 
     dialect: Literal["hrnet", "mmpose0", "mmpose1"] = "hrnet"
@@ -65,6 +74,13 @@ class Augmentation:
     half_body_min_joints: int = 8
     shift: float = 0.0
     shift_prob: float = 0.0
+    fresh_shift: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dialect == "hrnet" and self.shift:
+            raise UserError(
+                "the hrnet augmentation has no centre jitter", expected="shift=0, or another dialect"
+            )
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,8 @@ class Recipe:
     """A training recipe. `batch` is the total over all devices; `warmup_steps` rise linearly from `warmup_ratio`.
 
     `schedule` 'step' multiplies the rate by 0.1 at each of `milestones` (epochs), 'cosine' falls to zero.
-    `groups(module, recipe)` gives optimiser parameter groups (layer-wise decay, no-decay rules); None: one group.
+    `groups(module, recipe)` gives optimiser parameter groups (layer-wise decay, no-decay rules), each a dict of
+    `params` and the torch options that differ (`lr`, `weight_decay`); None: one group.
     `differs` states what departs from the source and why.
     """
 
@@ -94,3 +111,21 @@ class Recipe:
     trunk: str = ""
     source: str = ""
     differs: tuple[str, ...] = ()
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON values, target and augmentation nested; `groups` by its name."""
+    plain = dataclasses.asdict(dataclasses.replace(recipe, groups=None))
+    plain["groups"] = recipe.groups.__name__ if recipe.groups else None
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe at another length; milestones move in proportion, and `differs` says so."""
+    if epochs < 1:
+        raise UserError(f"{epochs} epochs", expected="at least 1")
+    if epochs == recipe.epochs:
+        return recipe
+    moved = tuple(round(m * epochs / recipe.epochs) for m in recipe.milestones)
+    note = f"{epochs} epochs in place of {recipe.epochs}" + (", milestones in proportion" if moved else "")
+    return dataclasses.replace(recipe, epochs=epochs, milestones=moved, differs=(*recipe.differs, note))

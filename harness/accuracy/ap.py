@@ -1,0 +1,156 @@
+"""AP and AR from matches, for any integer weight of every image. Unit weights give exactly what pycocotools gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from harness.accuracy.match import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Matches
+
+__all__ = ["STAT_NAMES", "Curves", "Stats", "summarise"]
+
+_RECALLS = np.linspace(0.0, 1.0, 101)
+_COCO = (
+    ("AP", "all", None), ("AP50", "all", 0), ("AP75", "all", 5), ("APm", "medium", None), ("APl", "large", None),
+    ("AR", "all", None), ("AR50", "all", 0), ("AR75", "all", 5), ("ARm", "medium", None), ("ARl", "large", None),
+)  # fmt: skip
+_CROWDPOSE = (
+    *(s for s in _COCO if s[1] == "all"),
+    ("AP_easy", "easy", None), ("AP_medium", "medium", None), ("AP_hard", "hard", None),
+)  # fmt: skip
+_SPECS = {"coco": _COCO, "crowdpose": _CROWDPOSE}
+STAT_NAMES = {evaluator: tuple(name for name, _, _ in spec) for evaluator, spec in _SPECS.items()}
+_EMPTY = {
+    "all": "no person with keypoints",
+    "medium": "no person of medium size (32 x 32 to 96 x 96 pixels of area)",
+    "large": "no person of large size (96 x 96 pixels of area or more)",
+}
+_EMPTY_CROWDED = {
+    "all": _EMPTY["all"],
+    "easy": "no person in an image with crowd index below 0.2",
+    "medium": "no person in an image with crowd index from 0.2 to 0.8",
+    "hard": "no person in an image with crowd index 0.8 or more",
+}
+
+
+@dataclass(frozen=True)
+class Stats(Mapping[str, float]):
+    """Name -> value in 0 to 1; nan where the ground truth has nobody to find, with the reason in `reasons`."""
+
+    values_by_name: dict[str, float]
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> float:
+        return self.values_by_name[name]
+
+    def __iter__(self):  # type: ignore[no-untyped-def] # noqa: ANN204
+        return iter(self.values_by_name)
+
+    def __len__(self) -> int:
+        return len(self.values_by_name)
+
+
+class _Curve:
+    """One precision-recall curve (a group at a threshold), as positions in the movers of its group.
+
+    Precision needs to be known at true positives only: between two of them it can only fall.
+    """
+
+    def __init__(self, status: np.ndarray) -> None:
+        self.kept = np.flatnonzero(status != IGNORED)
+        hit = status[self.kept] == TRUE_POSITIVE
+        self.hits_in_kept = np.flatnonzero(hit)
+        self.hits = self.kept[hit]
+
+    def measure(self, movers: np.ndarray, misses_before: np.ndarray, positives: float) -> tuple[np.ndarray, float]:
+        """(101,) interpolated precision and the final recall, for weights `movers` of the movers."""
+        out = np.zeros(len(_RECALLS))
+        if not len(self.hits):
+            return out, 0.0
+        found = np.cumsum(movers[self.hits])
+        shown = np.cumsum(movers[self.kept])[self.hits_in_kept] + misses_before[self.hits]
+        precision = found / (shown + np.spacing(1))
+        at = _first_reaching(found, positives)
+        at = at[at < len(found)]
+        # envelope: best precision from here on; needed at the 101 recalls only
+        if len(at):
+            best = np.maximum.reduceat(precision, at)
+            out[: len(at)] = np.maximum.accumulate(best[::-1])[::-1]
+        return out, float(found[-1] / positives)
+
+
+def _first_reaching(found: np.ndarray, positives: float) -> np.ndarray:
+    """(101,) index of the first entry of rising `found` with found / positives >= recall, as floats compare."""
+    need = np.ceil(_RECALLS * positives)
+    # the product may be off by a rounding: settle it with the division that the reference compares
+    need = np.where((need - 1) / positives >= _RECALLS, need - 1, need)
+    need = np.where(need / positives < _RECALLS, need + 1, need)
+    return np.searchsorted(found, need, side="left")
+
+
+class _Group:
+    """The curves of one group. Poses that are false at every threshold (most of them) are summed once for all."""
+
+    def __init__(self, image: np.ndarray, status: np.ndarray, positives: np.ndarray) -> None:
+        self.positives = positives.astype(np.float64)
+        never = (status == FALSE_POSITIVE).all(axis=1)
+        moving = ~never & (status != IGNORED).any(axis=1)
+        self.miss_image = image[never]
+        self.mover_image = image[moving]
+        self.misses_before = np.cumsum(never)[moving]
+        self.curves = [_Curve(column) for column in np.ascontiguousarray(status[moving].T)]
+
+    def measure(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """((T, 101) precision, (T,) recall), or None when no person counts."""
+        positives = float(self.positives @ weights)
+        if positives <= 0:
+            return None
+        sums = np.concatenate(([0.0], np.cumsum(weights[self.miss_image])))
+        before, movers = sums[self.misses_before], weights[self.mover_image]
+        rows = [curve.measure(movers, before, positives) for curve in self.curves]
+        return np.array([p for p, _ in rows]), np.array([r for _, r in rows])
+
+
+class Curves:
+    """Matches made ready for many weightings: build once, call `stats` often."""
+
+    def __init__(self, matches: Matches) -> None:
+        self.spec = _SPECS[matches.evaluator]
+        self.names = STAT_NAMES[matches.evaluator]
+        self.num_images = matches.num_images
+        self._groups = {
+            name: _Group(matches.image, matches.status[:, i], matches.positives[:, i])
+            for i, name in enumerate(matches.groups)
+        }
+
+    def stats(self, weights: np.ndarray) -> np.ndarray:
+        """(S,) statistics in the order of `names`; nan where no person counts.
+
+        weights: (I,) whole numbers >= 0, how often each image counts. An image drawn twice counts each of its poses
+        twice, in its place in the order of scores.
+        """
+        weights = np.asarray(weights, dtype=np.float64)
+        return self._summary({name: g.measure(weights) for name, g in self._groups.items()})
+
+    def _summary(self, measured: dict[str, tuple[np.ndarray, np.ndarray] | None]) -> np.ndarray:
+        out = np.full(len(self.spec), np.nan)
+        for i, (name, group, threshold) in enumerate(self.spec):
+            curves = measured[group]
+            if curves is not None:
+                values = curves[0] if name.startswith("AP") else curves[1]
+                out[i] = np.mean(values if threshold is None else values[threshold])
+        return out
+
+
+def summarise(matches: Matches, weights: np.ndarray | None = None) -> Stats:
+    """All statistics of the evaluator, with every image counted once or as often as `weights` (I,) says."""
+    if weights is None:
+        weights = np.ones(matches.num_images)
+    curves = Curves(matches)
+    values = dict(zip(curves.names, curves.stats(weights).tolist(), strict=True))
+    texts = _EMPTY if matches.evaluator == "coco" else _EMPTY_CROWDED
+    reasons = {name: texts[group] for name, group, _ in curves.spec if math.isnan(values[name])}
+    return Stats(values, reasons)

@@ -1,0 +1,196 @@
+"""AP of one set of predictions, judged and with intervals; and two sets compared. What the verb and the runs call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.accuracy import bootstrap as resampling
+from harness.accuracy.ap import Stats, summarise
+from harness.accuracy.bootstrap import Difference, Interval
+from harness.accuracy.checks import read_json
+from harness.accuracy.inputs import Detections, GroundTruth
+from harness.accuracy.judges import Verdict, judged
+from harness.accuracy.match import Matches, match
+from harness.errors import DataError, UserError, unknown_name
+from harness.pose.skeletons import COCO, CROWDPOSE
+
+__all__ = ["SCHEMA", "Comparison", "Evaluation", "compare", "evaluate"]
+
+SCHEMA = "paretopose.evaluation/1"
+_SKELETONS = {"coco": COCO, "crowdpose": CROWDPOSE}
+Progress = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one set of predictions reaches, in 0 to 1, and how sure that is."""
+
+    evaluator: str
+    stats: Stats
+    intervals: dict[str, Interval | None]
+    matches: Matches = field(repr=False)
+    images: int
+    persons: int
+    detections: int
+    resamples: int
+    seed: int
+    verdict: Verdict | None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without the matches. A statistic that is not defined is null, with the reason."""
+        return {
+            "schema": SCHEMA,
+            "evaluator": self.evaluator,
+            "images": self.images,
+            "persons": self.persons,
+            "detections": self.detections,
+            "stats": {name: self._stat(name) for name in self.stats},
+            "bootstrap": {"resamples": self.resamples, "seed": self.seed, "unit": "image"},
+            "judge": self.verdict.to_dict() if self.verdict else None,
+            "notes": list(self.notes),
+        }
+
+    def _stat(self, name: str) -> dict[str, Any]:
+        if name in self.stats.reasons:
+            return {"value": None, "interval": None, "reason": self.stats.reasons[name]}
+        found = self.intervals.get(name)
+        return {"value": self.stats[name], "interval": found.to_dict() if found else None}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First minus second for each statistic; None where it is undefined, with the reason."""
+
+    differences: dict[str, Difference | None]
+    reasons: dict[str, str]
+    resamples: int
+    seed: int
+    compared: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        rows = {
+            name: found.to_dict() if found else {"value": None, "reason": self.reasons.get(name, "undefined")}
+            for name, found in self.differences.items()
+        }
+        return {
+            "differences": rows,
+            "test": {
+                "resamples": self.resamples,
+                "permutations": self.resamples,
+                "seed": self.seed,
+                "unit": "image",
+                "correction": "holm",
+                "compared": self.compared,
+            },
+        }
+
+
+def evaluate(
+    gt: Mapping[str, Any] | str | Path,
+    detections: Sequence[Mapping[str, Any]] | str | Path,
+    *,
+    evaluator: str = "coco",
+    bootstrap: int = 1000,
+    seed: int = 0,
+    judge: bool = True,
+    image_ids: Iterable[Any] | None = None,
+    sigmas: Sequence[float] | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """AP and AR of COCO-format results.
+
+    gt: annotation dict or file; detections: list of results (image_id, category_id, keypoints, score) or file;
+    evaluator: `coco` or `crowdpose`; bootstrap: resamples of images, 0 for none; image_ids: only these images count;
+    sigmas: (K,) OKS constants, those of the evaluator's skeleton unless given; progress: called after each resample.
+
+    Raises DataError (all faults of a file), MissingPackage (judge), JudgeDisagreement.
+    """
+    constants = _constants(evaluator, sigmas)
+    _check_count(bootstrap)
+    truth, found = _read(gt, detections, evaluator, len(constants), image_ids)
+    matches = match(truth, found, constants, evaluator=evaluator)
+    verdict = judged(matches, truth, found, constants, seed=seed) if judge else None
+    notes = [*truth.notes, *found.notes]
+    if bootstrap and matches.num_images < resampling.FEW_IMAGES:
+        notes.append(f"only {matches.num_images} images: intervals from fewer than {resampling.FEW_IMAGES} are rough")
+    if not judge:
+        notes.append("not judged by a reference evaluator")
+    return Evaluation(
+        evaluator=evaluator,
+        stats=summarise(matches),
+        intervals=resampling.intervals(matches, bootstrap, seed, progress=progress) if bootstrap else {},
+        matches=matches,
+        images=matches.num_images,
+        persons=int(np.sum(~truth.ignore)),
+        detections=len(found.records),
+        resamples=bootstrap,
+        seed=seed,
+        verdict=verdict,
+        notes=tuple(notes),
+    )
+
+
+def compare(
+    first: Evaluation | Matches,
+    others: Sequence[Evaluation | Matches],
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Comparison]:
+    """`first` minus each of `others` on the same images, p corrected after Holm over the others.
+
+    Raises DataError, with the images listed, when they were not scored on the same ground.
+    """
+    _check_count(bootstrap, least=1)
+    a, bs = _matches(first), [_matches(other) for other in others]
+    families = [resampling.paired_difference(a, b, n=bootstrap, seed=seed, progress=progress) for b in bs]
+    reasons = summarise(a).reasons
+    return [Comparison(family, reasons, bootstrap, seed, len(others)) for family in resampling.corrected(families)]
+
+
+def _matches(source: Evaluation | Matches) -> Matches:
+    return source.matches if isinstance(source, Evaluation) else source
+
+
+def _constants(evaluator: str, sigmas: Sequence[float] | None) -> Sequence[float]:
+    if evaluator not in _SKELETONS:
+        what, hint = unknown_name("evaluator", evaluator, _SKELETONS)
+        raise UserError(what, hint=hint)
+    constants = _SKELETONS[evaluator].sigmas if sigmas is None else tuple(sigmas)
+    if not all(np.isfinite(s) and s > 0 for s in constants):
+        raise UserError(f"sigmas are {constants}", expected="one positive number for each joint")
+    return constants
+
+
+def _check_count(n: int, least: int = 0) -> None:
+    if n < least or n == 1:
+        raise UserError(
+            f"{n} bootstrap resamples",
+            expected="0 for none, or 2 and more (1000 is usual)" if least == 0 else "2 or more",
+        )
+
+
+def _read(
+    gt: Mapping[str, Any] | str | Path,
+    detections: Sequence[Mapping[str, Any]] | str | Path,
+    evaluator: str,
+    joints: int,
+    image_ids: Iterable[Any] | None,
+) -> tuple[GroundTruth, Detections]:
+    gt_name = str(gt) if isinstance(gt, str | Path) else "annotations"
+    name = str(detections) if isinstance(detections, str | Path) else "predictions"
+    content = read_json(gt) if isinstance(gt, str | Path) else gt
+    results = read_json(detections) if isinstance(detections, str | Path) else detections
+    ids = None if image_ids is None else list(image_ids)
+    if ids is not None and not ids:
+        raise DataError("no image is left to evaluate", where=gt_name, expected="at least one image")
+    truth = GroundTruth.from_coco(content, num_joints=joints, evaluator=evaluator, image_ids=ids, where=gt_name)
+    known = [picture["id"] for picture in content["images"]]
+    return truth, Detections.from_results(results, truth, known_images=known, where=name)

@@ -1,0 +1,183 @@
+"""Who is who: poses matched to persons by OKS, once, in the order and with the rules of pycocotools.
+
+COCO keypoint evaluation: ten OKS thresholds 0.50 to 0.95; a pose takes the free person with the highest OKS,
+persons that count before persons that are ignored; groups are areas (COCO) or ranges of the crowd index (CrowdPose).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.accuracy.inputs import Detections, GroundTruth
+
+__all__ = ["CROWDED", "FALSE_POSITIVE", "IGNORED", "THRESHOLDS", "TRUE_POSITIVE", "Matches", "match", "oks_pairs"]
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2
+_AREAS = {"all": (0.0, 1e5**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e5**2)}
+CROWDED = {"easy": (0.0, 0.2), "medium": (0.2, 0.8), "hard": (0.8, np.inf)}  # lower end included
+_PAIRS_AT_ONCE = 200_000  # bounds the memory of the OKS step
+
+
+@dataclass(frozen=True)
+class Matches:
+    """All that AP and its resampling need, D poses by falling score over I images, G groups, T thresholds.
+
+    image: (D,) index into image_ids; score: (D,); status: (D, G, T) uint8, one of FALSE_POSITIVE, TRUE_POSITIVE,
+    IGNORED; positives: (I, G) int64, persons that count.
+    """
+
+    evaluator: str
+    groups: tuple[str, ...]
+    image_ids: np.ndarray
+    image: np.ndarray
+    score: np.ndarray
+    status: np.ndarray
+    positives: np.ndarray
+
+    @property
+    def num_images(self) -> int:
+        return len(self.image_ids)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Arrays for `numpy.savez_compressed`."""
+        names = {"evaluator": np.array(self.evaluator), "groups": np.array(self.groups)}
+        return names | {key: getattr(self, key) for key in ("image_ids", "image", "score", "status", "positives")}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Matches:
+        """The inverse of to_arrays; takes an opened npz file as it is."""
+        keys = ("image_ids", "image", "score", "status", "positives")
+        groups = tuple(str(g) for g in arrays["groups"])
+        return cls(str(arrays["evaluator"]), groups, **{key: np.asarray(arrays[key]) for key in keys})
+
+
+def match(gt: GroundTruth, dets: Detections, sigmas: Sequence[float], *, evaluator: str = "coco") -> Matches:
+    """Matches every pose of `dets` once for every group and threshold. `sigmas`: (K,) OKS constants."""
+    d, g, oks = _candidates(gt, dets, np.asarray(sigmas, dtype=np.float64))
+    ranges = _AREAS if evaluator == "coco" else {"all": _AREAS["all"]}
+    status = np.empty((len(dets.score), len(ranges), len(THRESHOLDS)), dtype=np.uint8)
+    positives = np.empty((len(gt.image_ids), len(ranges)), dtype=np.int64)
+    for a, (low, high) in enumerate(ranges.values()):
+        ignored = gt.ignore | (gt.area < low) | (gt.area > high)
+        positives[:, a] = np.bincount(gt.image[~ignored], minlength=len(gt.image_ids))
+        outside = (dets.area < low) | (dets.area > high)
+        status[:, a] = np.where(outside, IGNORED, FALSE_POSITIVE)[:, None]
+        _assign(status[:, a], dets.image, d, g, oks, ignored, gt.crowd)
+    order = np.argsort(-dets.score, kind="stable")  # ties: by image, then as in the file
+    groups: Iterable[str] = ranges
+    if evaluator == "crowdpose":
+        status, positives = _by_crowding(status, positives, gt, dets.image)
+        groups = ("all", *CROWDED)
+    return Matches(
+        evaluator, tuple(groups), gt.image_ids, dets.image[order], dets.score[order], status[order], positives
+    )
+
+
+def oks_pairs(gt: GroundTruth, dets: Detections, d: np.ndarray, g: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
+    """(P,) OKS of the poses `d` with the persons `g`, both (P,) indices; equal to pycocotools to the last bit.
+
+    Persons with equally many visible joints are taken together, so that every sum has the reference's length and
+    therefore its rounding. A person without visible joints is measured by the doubled box (COCO evaluation code).
+    """
+    variances = (sigmas * 2) ** 2
+    visible = gt.keypoints[..., 2] > 0
+    counts = visible.sum(axis=1)
+    out = np.empty(len(d))
+    for n in np.unique(counts[g]):
+        of_count = np.flatnonzero(counts == n)
+        row = np.zeros(len(counts), dtype=np.int64)
+        row[of_count] = np.arange(len(of_count))
+        here = np.flatnonzero(counts[g] == n)
+        for start in range(0, len(here), _PAIRS_AT_ONCE):
+            chunk = here[start : start + _PAIRS_AT_ONCE]
+            dc, gc = d[chunk], g[chunk]
+            if n:
+                joints = np.nonzero(visible[of_count])[1].reshape(-1, n)[row[gc]]
+                offsets = dets.xy[dc[:, None], joints] - gt.keypoints[gc[:, None], joints, :2]
+            else:
+                joints = np.broadcast_to(np.arange(len(sigmas)), (len(chunk), len(sigmas)))
+                offsets = _beyond_doubled_box(dets.xy[dc], gt.bbox[gc])
+            e = (offsets[..., 0] ** 2 + offsets[..., 1] ** 2) / variances[joints]
+            e = e / (gt.area[gc, None] + np.spacing(1)) / 2
+            out[chunk] = np.exp(-e).sum(axis=1) / e.shape[1]
+    return out
+
+
+def _beyond_doubled_box(xy: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """(P, K, 2) how far points lie outside the box grown by its own size on each side."""
+    low, high = box[:, None, :2] - box[:, None, 2:], box[:, None, :2] + box[:, None, 2:] * 2
+    return np.maximum(0, low - xy) + np.maximum(0, xy - high)
+
+
+def _candidates(gt: GroundTruth, dets: Detections, sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pose index, person index and OKS of the pairs in one image that reach the lowest threshold."""
+    persons = np.bincount(gt.image, minlength=len(gt.image_ids))
+    first = np.cumsum(persons) - persons
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    per_pose = persons[dets.image]
+    ends = np.cumsum(per_pose)
+    cuts = np.searchsorted(ends, np.arange(_PAIRS_AT_ONCE, ends[-1] if len(ends) else 0, _PAIRS_AT_ONCE))
+    for block in np.split(np.arange(len(per_pose)), cuts):
+        d = np.repeat(block, per_pose[block])
+        within = np.arange(len(d)) - np.repeat(np.cumsum(per_pose[block]) - per_pose[block], per_pose[block])
+        g = first[dets.image[d]] + within
+        oks = oks_pairs(gt, dets, d, g, sigmas)
+        near = oks >= THRESHOLDS[0]
+        found.append((d[near], g[near], oks[near]))
+    d, g, oks = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return d, g, oks
+
+
+def _assign(
+    status: np.ndarray, image: np.ndarray, d: np.ndarray, g: np.ndarray, oks: np.ndarray,
+    ignored: np.ndarray, crowd: np.ndarray,
+) -> None:  # fmt: skip
+    """Greedy assignment, written into status (D, T), for one area range.
+
+    What a pose prefers does not depend on what is already taken: persons that count come first, then higher
+    OKS, then the later person (pycocotools keeps the last of equals). So pairs are ranked once, and each step
+    below handles, in all images at once, one choice of one pose.
+    """
+    order = np.lexsort((-g, -oks, ignored[g], d))
+    d, g, oks = d[order], g[order], oks[order]
+    taken = np.zeros((len(ignored), len(THRESHOLDS)), dtype=bool)
+    matched = np.zeros(status.shape, dtype=bool)
+    for step in _steps(d, image):
+        ds, gs = d[step], g[step]
+        free = ~taken[gs] | crowd[gs, None]
+        hit = free & ~matched[ds] & (oks[step, None] >= np.minimum(THRESHOLDS, 1 - 1e-10))
+        taken[gs] |= hit
+        matched[ds] |= hit
+        verdict = np.where(ignored[gs], IGNORED, TRUE_POSITIVE)[:, None]
+        status[ds] = np.where(hit, verdict, status[ds])
+
+
+def _steps(d: np.ndarray, image: np.ndarray) -> list[np.ndarray]:
+    """Splits ranked pairs (poses `d`, ascending) at most one pair per image in a step, in greedy order."""
+    if not len(d):
+        return []
+    poses, first, choices = np.unique(d, return_index=True, return_counts=True)
+    choice = np.arange(len(d)) - np.repeat(first, choices)
+    new_image = np.r_[True, image[poses][1:] != image[poses][:-1]]
+    starts = np.flatnonzero(new_image)
+    turn = np.arange(len(poses)) - np.repeat(starts, np.diff(np.r_[starts, len(poses)]))
+    turn = np.repeat(turn, choices)
+    order = np.lexsort((choice, turn))
+    key = turn[order] * (choice.max() + 1) + choice[order]
+    return np.split(order, np.flatnonzero(np.diff(key)) + 1)
+
+
+def _by_crowding(
+    status: np.ndarray, positives: np.ndarray, gt: GroundTruth, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """CrowdPose groups: all images, then those with a crowd index in each range."""
+    assert gt.crowd_index is not None
+    members = [np.ones(len(gt.crowd_index), dtype=bool)]
+    members += [(gt.crowd_index >= low) & (gt.crowd_index < high) for low, high in CROWDED.values()]
+    inside = np.stack(members, axis=1)
+    grouped = np.where(inside[image][:, :, None], status, np.uint8(IGNORED)).astype(np.uint8)
+    return grouped, positives * inside

@@ -1,0 +1,150 @@
+"""`paretopose evaluate`: anybody's result files against anybody's annotations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from harness.accuracy.checks import read_json
+from harness.accuracy.evaluate import Comparison, Evaluation, compare
+from harness.accuracy.evaluate import evaluate as measure
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    gt: Annotated[Path, typer.Option("--gt", help="COCO-format annotations.")],
+    pred: Annotated[Path, typer.Option("--pred", help="COCO-format keypoint results.")],
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", help="Other results on the same images: paired difference. May be repeated."),
+    ] = None,
+    evaluator: Annotated[str, typer.Option(help="coco or crowdpose.")] = "coco",
+    bootstrap: Annotated[int, typer.Option(help="Resamples of images for the intervals; 0 for none.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    no_judge: Annotated[bool, typer.Option("--no-judge", help="Skip the check by the reference evaluator.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
+) -> None:
+    """AP of a result file with intervals; --against another one: paired difference."""
+    truth = read_json(gt)
+    paths = [pred, *(against or [])]
+    with _progress() as ticker:
+        evaluations = [
+            measure(
+                truth,
+                path,
+                evaluator=evaluator,
+                bootstrap=bootstrap,
+                seed=seed,
+                judge=not no_judge,
+                progress=ticker(f"intervals of {path.name}", bootstrap),
+            )
+            for path in paths
+        ]
+        comparisons = _comparisons(evaluations, bootstrap, seed, ticker)
+    if as_json:
+        print(json.dumps(_as_json(gt, paths, evaluations, comparisons), indent=2, allow_nan=False))
+    else:
+        _show(paths, evaluations, comparisons)
+
+
+def _comparisons(
+    evaluations: list[Evaluation], bootstrap: int, seed: int, ticker: Callable[..., Callable[[], None]]
+) -> list[Comparison]:
+    if len(evaluations) < 2:
+        return []
+    others = evaluations[1:]
+    return compare(
+        evaluations[0],
+        others,
+        bootstrap=bootstrap or 1000,  # a difference without a test would say nothing
+        seed=seed,
+        progress=ticker("paired differences", 4 * (bootstrap or 1000) * len(others)),
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[..., Callable[[], None]]]:
+    """ticker(text, total) -> a function that advances a bar on stderr by one."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+
+        def ticker(text: str, total: int) -> Callable[[], None]:
+            task = bars.add_task(escape(text), total=total or None)
+            return lambda: bars.advance(task)
+
+        yield ticker
+
+
+def _as_json(
+    gt: Path, paths: list[Path], evaluations: list[Evaluation], comparisons: list[Comparison]
+) -> dict[str, Any]:
+    head, *others = [
+        {"predictions": str(path), **found.to_dict()} for path, found in zip(paths, evaluations, strict=True)
+    ]
+    answer = {"annotations": str(gt), **head}
+    if others:
+        answer["against"] = [
+            {**other, "comparison": comparison.to_dict()} for other, comparison in zip(others, comparisons, strict=True)
+        ]
+    return answer
+
+
+def _show(paths: list[Path], evaluations: list[Evaluation], comparisons: list[Comparison]) -> None:
+    out = Console(width=None if Console().is_terminal else 120)
+    for path, found in zip(paths, evaluations, strict=True):
+        out.print(_table(path, found), *_remarks(found), sep="\n")
+    for path, comparison in zip(paths[1:], comparisons, strict=True):
+        out.print(_difference_table(paths[0], path, comparison))
+
+
+def _table(path: Path, found: Evaluation) -> Table:
+    title = f"{escape(path.name)}: {found.images} images, {found.persons} persons, {found.detections} poses"
+    table = Table(title=title, title_justify="left")
+    level = next((f"{100 * i.level:g} %" for i in found.intervals.values() if i), "95 %")
+    for column in ("", "x 100", f"{level} BCa", f"{level} percentile", "sd"):
+        table.add_column(column, justify="right" if column else "left")
+    for name in found.stats:
+        if name in found.stats.reasons:
+            table.add_row(name, "n/a", f"[dim]{escape(found.stats.reasons[name])}[/dim]")
+            continue
+        interval = found.intervals.get(name)
+        cells = [_range(interval.bca), _range(interval.percentile), f"{100 * interval.sd:.2f}"] if interval else ["n/a"]
+        table.add_row(name, f"{100 * found.stats[name]:.2f}", *(cells if found.resamples else ()))
+    return table
+
+
+def _remarks(found: Evaluation) -> list[str]:
+    lines = [f"[yellow]note:[/yellow] {escape(note)}" for note in found.notes]
+    if found.verdict:
+        v = found.verdict
+        part = f"on {v.images} images chosen by chance" if v.sampled else "on all images"
+        lines.insert(0, f"judge: {v.name} {v.version} agrees {part} (largest difference {v.largest_difference:.1e})")
+    return lines
+
+
+def _difference_table(first: Path, second: Path, comparison: Comparison) -> Table:
+    table = Table(title=f"{escape(first.name)} minus {escape(second.name)}, paired by image", title_justify="left")
+    for column in ("", "x 100", "95 % BCa", "p", "p (Holm)"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, found in comparison.differences.items():
+        if found is None:
+            table.add_row(name, "n/a", f"[dim]{escape(comparison.reasons.get(name, 'undefined'))}[/dim]")
+            continue
+        spread = _range(found.interval.bca, sign=True) if found.interval else "n/a"
+        table.add_row(name, f"{100 * found.value:+.2f}", spread, f"{found.p:.4f}", f"{found.p_holm:.4f}")
+    return table
+
+
+def _range(ends: tuple[float, float], *, sign: bool = False) -> str:
+    low, high = (100 * end for end in ends)
+    return f"{low:+.2f} to {high:+.2f}" if sign else f"{low:.2f} to {high:.2f}"

@@ -1,0 +1,119 @@
+"""`run` and `plan`: a suite file becomes records, a table and a report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from harness.run import Options, Progress, run_suite
+from harness.sources import Sources, assignments
+from harness.store import DEFAULT_FOLDER, Store
+from harness.suite import load_suite
+
+__all__ = ["plan", "run"]
+
+SuitePath = Annotated[
+    Path, typer.Argument(help="Suite file, for example suites/quickstart.yaml", show_default=False)
+]
+Data = Annotated[
+    list[str], typer.Option("--data", help="NAME=PATH: where the data root NAME of the suite is.")
+]
+Weights = Annotated[list[str], typer.Option("--weights", help="VARIANT=PATH: weights file of a variant.")]
+Set = Annotated[
+    list[str], typer.Option("--set", help="key.path=value: change the suite, e.g. protocol.flip=false.")
+]
+StoreFolder = Annotated[Path, typer.Option("--store", help="Folder of the records.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first N images.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+class TerminalProgress(Progress):
+    """Bars and lines on stderr; stdout stays data."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
+    @contextmanager
+    def task(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Bars(*columns, console=self.console, transient=not sys.stderr.isatty()) as bars:
+            handle = bars.add_task(text, total=total)
+            yield lambda count: bars.advance(handle, count)
+
+
+def run(
+    suite: SuitePath,
+    data: Data = [],  # noqa: B006
+    weights: Weights = [],  # noqa: B006
+    set_: Set = [],  # noqa: B006
+    store: StoreFolder = DEFAULT_FOLDER,
+    limit: Limit = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    batch: Annotated[int, typer.Option(help="Persons in one forward pass of an accuracy run.")] = 16,
+    workers: Annotated[int, typer.Option(help="Threads that decode and crop images.")] = 2,
+    report: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("results/reports"),
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed cell.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a suite file asks for and is missing; print the table, write the report."""
+    from reports.report import write_report
+    from reports.tables import build_table, load_rows, to_console
+
+    loaded, marked = load_suite(suite, set_, limit)
+    sources = Sources(assignments(data, "--data"), assignments(weights, "--weights"))
+    options = Options(device=device, batch=batch, workers=workers, fail_fast=fail_fast)
+    keep, progress = Store(store), TerminalProgress()
+    manifest = run_suite(loaded, keep, sources, options, progress, marked)
+    for name in keep.quarantined:
+        progress.say(f"damaged record set aside and measured again: {name}")
+    table = build_table(load_rows(keep, manifest))
+    files = write_report(keep, manifest, report / loaded.name)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {"manifest": manifest, "table": table.to_json(), "files": [str(f) for f in files]}, indent=1
+            )
+        )
+        return
+    to_console(table)
+    for file in files:
+        progress.say(f"wrote {file}")
+
+
+def plan(
+    suite: SuitePath,
+    data: Data = [],  # noqa: B006
+    weights: Weights = [],  # noqa: B006
+    set_: Set = [],  # noqa: B006
+    store: StoreFolder = DEFAULT_FOLDER,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what `run` would do: cells, what is cached, shared passes. Runs nothing."""
+    from harness.plan import plan_suite
+
+    loaded, marked = load_suite(suite, set_, limit)
+    sources = Sources(assignments(data, "--data"), assignments(weights, "--weights"))
+    planned = plan_suite(loaded, Store(store), sources, marked)
+    if as_json:
+        typer.echo(json.dumps(planned.to_json(), indent=1))
+        return
+    Console().print(planned.to_rich())

@@ -1,0 +1,229 @@
+"""Multiply-accumulates of a real forward: two counters, reconciled module by module, and the ledger they give."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from harness.cost.witnesses import (
+    CONVOLUTION,
+    MATRIX,
+    Forward,
+    FvcoreCount,
+    count_with_fvcore,
+    count_with_torch,
+)
+from harness.errors import CounterDisagreement, MeasurementError
+
+__all__ = ["Ledger", "ModuleRow", "OperatorRow", "Parameters", "count", "parameters"]
+
+Status = Literal["counted", "free", "unknown"]
+
+_FREE = frozenset(
+    f"aten::{name}"
+    for name in ["abs", "abs_", "add", "add_", "addcmul", "alias", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "atan2", "bitwise_and", "bitwise_not", "bitwise_or", "celu", "ceil", "clamp_max", "clamp_max_", "clamp_min", "clamp_min_", "clamp_", "copy_", "cos", "cumsum", "div_", "elu", "erf", "exp", "exp_", "expand_as", "expm1", "eye", "fill_", "flip", "floor", "floor_divide", "frobenius_norm", "full_like", "gelu", "glu", "hardsigmoid", "hardswish", "hardswish_", "hardtanh", "hardtanh_", "IntImplicit", "index_add", "index_copy", "index_fill", "index_put", "index_put_", "index_select", "ger", "isfinite", "isinf", "isnan", "item", "leaky_relu_", "le", "log", "log1p", "logical_not", "logical_or", "log_sigmoid", "log_softmax", "logsumexp", "masked_fill", "masked_fill_", "masked_scatter", "masked_select", "max", "maximum", "max_pool1d", "mean", "min", "minimum", "mul", "mul_", "neg", "new_empty", "new_ones", "norm", "normal_", "not_equal", "numpy_T", "one_hot", "ones_like", "outer", "pad", "pixel_shuffle", "pixel_unshuffle", "pow", "prelu", "prod", "rand", "randn", "randn_like", "reciprocal", "repeat_interleave", "replication_pad2d", "reflection_pad2d", "round", "rsqrt", "rsub", "scatter", "scatter_", "scatter_add", "scatter_add_", "sigmoid", "sigmoid_", "sign", "silu", "silu_", "sin", "softmax", "softplus", "sort", "sqrt", "square", "std", "sub", "sub_", "sum", "swapaxes", "tanh", "tensor_split", "threshold", "tile", "topk", "tril", "triu", "true_divide", "unflatten", "unfold", "unique", "var", "var_mean", "where", "zero_", "__and__", "__or__", "__xor__", "empty_like", "bernoulli", "dropout", "_unique2", "unique_dim", "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "to_dense", "count_nonzero", "result_type", "view_as", "new_tensor", "split_with_sizes", "chunk", "cat", "movedim"]
+) | {"torchvision::nms", "torchvision::roi_align"}
+"""Operators without matrix work: free by convention. What is in neither list nor handler is printed as unknown."""
+
+_CARRIES_MATRIX_WORK = re.compile(
+    r"conv|mm|matmul|linear|attention|transformer|lstm|gru|rnn|mv|dot|bilinear|fft|kron"
+)
+
+
+@dataclass(frozen=True)
+class OperatorRow:
+    """One kind of operator. `macs` is what we charge, `fvcore` what that counter charges (norms, resizing),
+    `torch` what FlopCounterMode saw (None: its dispatcher does not tell the kind apart, see `Ledger.groups`)."""
+
+    operator: str
+    status: Status
+    macs: int
+    fvcore: int
+    torch: int | None = None
+    calls: int | None = None
+
+
+@dataclass(frozen=True)
+class ModuleRow:
+    """One submodule with everything below it; name '' is the whole forward."""
+
+    module: str
+    kind: str
+    macs: int
+    convolution: int
+    matrix: int
+    fvcore: int
+    torch: int
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What one forward did. `groups`: (fvcore, torch) macs of 'convolution' and 'matrix work', always equal.
+    `facts`: element counts that only conventions use."""
+
+    operators: tuple[OperatorRow, ...]
+    modules: tuple[ModuleRow, ...]
+    groups: Mapping[str, tuple[int, int]]
+    facts: Mapping[str, int]
+
+    @property
+    def macs(self) -> int:
+        """Convolution + linear + matrix products, of the whole input batch."""
+        return sum(row.macs for row in self.operators)
+
+    def operator(self, name: str) -> int:
+        """Macs of one kind of operator; 0 where the forward has none."""
+        return sum(row.macs for row in self.operators if row.operator == name)
+
+    def module(self, name: str) -> ModuleRow:
+        """The row of one submodule; KeyError when it was not part of the network."""
+        return {row.module: row for row in self.modules}[name]
+
+    def top_level(self) -> tuple[ModuleRow, ...]:
+        """Direct children of the network that did work, in the order they are declared."""
+        return tuple(row for row in self.modules if row.module and "." not in row.module and row.fvcore)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "macs": self.macs,
+            "groups": {name: {"fvcore": a, "torch": b} for name, (a, b) in self.groups.items()},
+            "operators": [asdict(row) for row in self.operators],
+            "modules": [asdict(row) for row in self.modules],
+        }
+
+
+def count(target: Callable[..., Any], inputs: Sequence[Any], *, network: nn.Module | None = None) -> Ledger:
+    """The ledger of `target(*inputs)`, run for real under both counters.
+
+    target: a module, or any callable that returns tensors (nested in dicts, lists, dataclasses); then `network` is
+    the module whose submodules name the rows. inputs: arguments; tensors may be nested, anything else is passed on.
+    Raises CounterDisagreement when the counters differ in convolution or matrix work (the deepest module is named),
+    MeasurementError when the forward cannot be traced or holds an operator with matrix work that nobody counts.
+    """
+    if network is None and isinstance(target, nn.Module):
+        network = target
+    forward = Forward(target, inputs, network)
+    ours, theirs = count_with_fvcore(forward), _canonical(count_with_torch, forward)
+    _refuse_uncounted(ours.unsupported)
+    _reconcile(ours, theirs, forward)
+    return Ledger(
+        operators=_operator_rows(ours, theirs[""]),
+        modules=_module_rows(ours, theirs, forward),
+        groups={group: (_group(ours.modules[""], group), theirs[""][group]) for group in _GROUPS},
+        facts={key[1:]: value for key, value in ours.modules[""].items() if key.startswith("+")},
+    )
+
+
+_GROUPS: dict[str, tuple[str, ...]] = {"convolution": CONVOLUTION, "matrix work": MATRIX}
+
+
+def _canonical(
+    counter: Callable[[Forward], dict[str, Counter[str]]], forward: Forward
+) -> dict[str, Counter[str]]:
+    """torch names a shared module by its last place, fvcore by its first; both under the first."""
+    first = {
+        id(module): name for name, module in reversed(list(forward.named_modules(remove_duplicate=False)))
+    }
+    places = dict(forward.named_modules(remove_duplicate=False))
+    merged: dict[str, Counter[str]] = {"": Counter()}
+    for name, counts in counter(forward).items():
+        key = first[id(places[name])] if name in places else name
+        merged[key] = merged.get(key, Counter()) + counts
+    return merged
+
+
+def _group(counts: Counter[str], group: str) -> int:
+    return sum(counts[operator] for operator in _GROUPS[group])
+
+
+def _refuse_uncounted(unsupported: Counter[str]) -> None:
+    for name in unsupported:
+        if name not in _FREE and _CARRIES_MATRIX_WORK.search(name.lower()):
+            raise MeasurementError(
+                f"operator {name} does matrix work that neither counter knows",
+                expected="convolution, linear, matrix products or scaled_dot_product_attention",
+                hint="write the layer with those, or teach harness/cost/witnesses.py the operator",
+            )
+
+
+def _reconcile(ours: FvcoreCount, theirs: Mapping[str, Counter[str]], forward: Forward) -> None:
+    kinds = {name: type(module).__name__ for name, module in forward.named_modules()}
+    for name in sorted(kinds, key=lambda n: -n.count(".") - (n != "")):
+        counts = ours.modules.get(name, Counter())
+        for group in _GROUPS:
+            a, b = _group(counts, group), theirs.get(name, Counter())[group]
+            if a != b:
+                raise CounterDisagreement(
+                    f"{group}: fvcore counts {a:,} macs, torch {b:,}",
+                    where=f"module {_public(name) or 'the whole forward'} ({kinds[name]})",
+                    expected="the same work seen by both counters",
+                    hint="work inside a custom autograd function or a scripted function is hidden from one of them; "
+                    "so is a product whose result reaches no output",
+                )
+
+
+def _public(name: str) -> str:
+    return name.removeprefix("network").removeprefix(".")
+
+
+def _operator_rows(ours: FvcoreCount, theirs: Counter[str]) -> tuple[OperatorRow, ...]:
+    whole = ours.modules[""]
+    rows = []
+    for operator in (*CONVOLUTION, *MATRIX):
+        if whole[operator]:
+            torch_saw = theirs["convolution"] if operator in CONVOLUTION else None
+            rows.append(OperatorRow(operator, "counted", whole[operator], whole[operator], torch_saw))
+    for operator in sorted(k for k in whole if k[0] != "+" and k not in (*CONVOLUTION, *MATRIX)):
+        rows.append(OperatorRow(operator, "free", 0, whole[operator], 0))
+    for operator, calls in sorted(ours.unsupported.items()):
+        rows.append(OperatorRow(operator, "free" if operator in _FREE else "unknown", 0, 0, 0, calls))
+    return tuple(rows)
+
+
+def _module_rows(
+    ours: FvcoreCount, theirs: Mapping[str, Counter[str]], forward: Forward
+) -> tuple[ModuleRow, ...]:
+    rows = []
+    for name, module in forward.named_modules():
+        # the whole forward is the root; work a callable does outside its network's __call__ is counted there
+        if name == "network":
+            continue
+        module = forward.get_submodule("network") if name == "" and hasattr(forward, "network") else module
+        counts, seen = ours.modules.get(name, Counter()), theirs.get(name, Counter())
+        convolution, matrix = _group(counts, "convolution"), _group(counts, "matrix work")
+        charged = sum(value for key, value in counts.items() if key[0] != "+")
+        rows.append(
+            ModuleRow(
+                _public(name),
+                type(module).__name__,
+                convolution + matrix,
+                convolution,
+                matrix,
+                charged,
+                seen.total(),
+            )
+        )
+    return tuple(rows)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters: all, and those that inference needs."""
+
+    total: int
+    inference: int
+
+
+def parameters(module: nn.Module) -> Parameters:
+    """Parameter counts. Names under a prefix in `module.train_only` (a tuple, where the module has one) serve
+    training alone: published tables differ in whether they count them (SRPose README leaves them out)."""
+    prefixes = tuple(getattr(module, "train_only", ()))
+    sizes = {name: p.numel() for name, p in module.named_parameters()}
+    training = sum(n for name, n in sizes.items() if any(f"{name}.".startswith(f"{p}.") for p in prefixes))
+    return Parameters(sum(sizes.values()), sum(sizes.values()) - training)

@@ -1,0 +1,286 @@
+"""Boxes -> centres and scales -> affine crops, and the reader that decodes every image once.
+
+Numbers follow HRNet's top-down protocol (Sun et al., CVPR 2019) and, for `udp`, unbiased data processing
+(Huang et al., CVPR 2020).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.data.boxes import Boxes
+from harness.data.coco import Dataset, ImageInfo
+from harness.data.reading import read_image
+from harness.errors import DataError
+
+__all__ = [
+    "PIXEL_STD",
+    "CropBatch",
+    "CropStream",
+    "ImageCrops",
+    "affine",
+    "batches",
+    "center_scale",
+    "iter_crops",
+    "read_image",
+    "warp",
+]
+
+PIXEL_STD = 200.0  # image pixels per unit of scale
+Size = tuple[int, int]  # (height, width)
+
+
+def center_scale(xywh: ArrayLike, input_size: Size, padding: float = 1.25) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 4) or (4,) in pixels -> centers (N, 2) in pixels, scales (N, 2) in units of 200 px, float32.
+
+    The shorter side grows to the aspect of `input_size` (height, width), then both grow by `padding`.
+    Source: HRNet card, section B; rounding to float32 comes before the padding, as there.
+    """
+    boxes = np.asarray(xywh, dtype=np.float64)
+    x, y, w, h = np.moveaxis(boxes, -1, 0)
+    aspect = input_size[1] / input_size[0]
+    wide = np.stack([np.maximum(w, h * aspect), np.maximum(h, w / aspect)], axis=-1)
+    centers = np.stack([x + w * 0.5, y + h * 0.5], axis=-1).astype(np.float32)
+    return centers, (wide / PIXEL_STD).astype(np.float32) * np.float32(padding)
+
+
+def affine(
+    center: ArrayLike,
+    scale: ArrayLike,
+    rotation: float,
+    size: Size,
+    *,
+    udp: bool = False,
+    inverse: bool = False,
+) -> np.ndarray:
+    """Matrix (2, 3) float64 from image pixels to crop pixels; from crop to image with `inverse`.
+
+    center (2,) px, scale (2,) in units of 200 px, rotation in degrees, size (height, width) of the crop.
+    The biased transform takes its extent from the width alone and maps w px on W; UDP maps w px on W - 1.
+    Source: HRNet card, section C.
+    """
+    center32 = np.asarray(center, dtype=np.float32)
+    extent = np.asarray(scale, dtype=np.float32) * np.float32(PIXEL_STD)
+    if not (extent[0] > 0 and extent[1] > 0 and np.isfinite(extent).all() and np.isfinite(center32).all()):
+        what = f"no crop of center {center32.tolist()} and scale {np.asarray(scale).tolist()}"
+        raise DataError(what, expected="a finite center and a positive finite scale", hint="look at the box")
+    if udp:
+        matrix = _udp_affine(center32, extent, rotation, size)
+        return cv2.invertAffineTransform(matrix) if inverse else matrix
+    source, target = _three_points(center32, extent, rotation, size)
+    return cv2.getAffineTransform(target, source) if inverse else cv2.getAffineTransform(source, target)
+
+
+def _three_points(center: np.ndarray, extent: np.ndarray, rotation: float, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Centre, middle of the upper edge, and the corner that completes a right angle: (3, 2) float32 each."""
+    height, width = size
+    angle = np.deg2rad(rotation)
+    arm = -0.5 * float(extent[0])
+    source_arm = np.array([-arm * np.sin(angle), arm * np.cos(angle)])
+    middle = np.array([width * 0.5, height * 0.5])
+    return _right_angle(center, source_arm), _right_angle(middle, np.array([0.0, -0.5 * width]))
+
+
+def _right_angle(corner: np.ndarray, arm: np.ndarray) -> np.ndarray:
+    points = np.empty((3, 2), dtype=np.float32)
+    points[0], points[1] = corner, corner + arm
+    difference = points[0] - points[1]
+    points[2] = points[1] + np.array([-difference[1], difference[0]], dtype=np.float32)
+    return points
+
+
+def _udp_affine(center: np.ndarray, extent: np.ndarray, rotation: float, size: Size) -> np.ndarray:
+    angle = np.deg2rad(rotation)
+    cos, sin = np.cos(angle), np.sin(angle)
+    (cx, cy), (w, h) = center.astype(np.float64), extent.astype(np.float64)
+    sx, sy = (size[1] - 1) / w, (size[0] - 1) / h
+    return np.array(
+        [
+            [cos * sx, -sin * sx, sx * (-cx * cos + cy * sin + w / 2)],
+            [sin * sy, cos * sy, sy * (-cx * sin - cy * cos + h / 2)],
+        ]
+    )
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.ndarray:
+    """image (h, w, 3) uint8 through matrix (2, 3) -> (H, W, 3) uint8: bilinear, black outside the image.
+
+    `out` is a contiguous array to write into.
+    """
+    return cv2.warpAffine(
+        image,
+        matrix,
+        (size[1], size[0]),
+        dst=out,
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(0, 0, 0),
+    )
+
+
+class ImageCrops(NamedTuple):
+    """The crops of one image; `indices` point into the boxes that were asked for."""
+
+    image_id: int
+    indices: np.ndarray  # (n,) int64
+    crops: np.ndarray  # (n, H, W, 3) uint8
+    centers: np.ndarray  # (n, 2) float32
+    scales: np.ndarray  # (n, 2) float32
+
+
+class CropBatch(NamedTuple):
+    """Crops of one or several images; `indices` point into the boxes that were asked for."""
+
+    indices: np.ndarray  # (b,) int64
+    crops: np.ndarray  # (b, H, W, 3) uint8
+    centers: np.ndarray  # (b, 2) float32
+    scales: np.ndarray  # (b, 2) float32
+
+
+class CropStream(Iterator[ImageCrops]):
+    """Iterator over ImageCrops in dataset order; `skipped` collects ids of images whose file is missing."""
+
+    def __init__(self, results: Iterator[ImageCrops | int]) -> None:
+        self.skipped: list[int] = []
+        self._results = results
+
+    def __next__(self) -> ImageCrops:
+        for result in self._results:
+            if isinstance(result, ImageCrops):
+                return result
+            self.skipped.append(result)
+        raise StopIteration
+
+
+class _Job(NamedTuple):
+    image: ImageInfo
+    indices: np.ndarray
+    centers: np.ndarray
+    scales: np.ndarray
+
+
+def iter_crops(
+    dataset: Dataset,
+    boxes: Boxes,
+    *,
+    input_size: Size,
+    udp: bool,
+    padding: float = 1.25,
+    workers: int = 2,
+    colour: Literal["rgb", "bgr"] = "rgb",
+    missing: Literal["error", "skip"] = "error",
+) -> CropStream:
+    """Crops of all boxes, image by image in dataset order. An image is decoded once, one without boxes never.
+
+    `workers` threads read ahead by at most two images each (OpenCV releases the interpreter lock); 0 works in
+    the caller's thread. Raises DataError, with the image named, for boxes of unknown images and unreadable
+    files; `missing="skip"` passes over files that do not exist and lists their images in `.skipped`.
+    """
+    jobs = _jobs(dataset, boxes, input_size, padding)
+    cut = partial(_cut, dataset=dataset, size=input_size, udp=udp, bgr=colour == "bgr", skip=missing == "skip")
+    return CropStream(_ordered(cut, jobs, workers))
+
+
+def _jobs(dataset: Dataset, boxes: Boxes, input_size: Size, padding: float) -> list[_Job]:
+    position = {image.id: at for at, image in enumerate(dataset.images)}
+    unknown = sorted(set(boxes.image_ids.tolist()) - position.keys())
+    if unknown:
+        what = f"boxes of {len(unknown)} images that the dataset does not have: {unknown[:10]}"
+        raise DataError(what, where=boxes.source, hint="take boxes and images from the same set")
+    if not len(boxes.image_ids):
+        return []
+    centers, scales = center_scale(boxes.xywh, input_size, padding)
+    places = np.array([position[image_id] for image_id in boxes.image_ids.tolist()])
+    order = np.argsort(places, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(places[order])) + 1)
+    return [_Job(dataset.images[places[g[0]]], g, centers[g], scales[g]) for g in groups]
+
+
+def _cut(job: _Job, *, dataset: Dataset, size: Size, udp: bool, bgr: bool, skip: bool) -> ImageCrops | int:
+    """All crops of one image, or the image's id when it was skipped."""
+    path = dataset.image_folder / job.image.file
+    if skip and not path.exists():
+        return job.image.id
+    try:
+        image = read_image(path, (job.image.width, job.image.height))
+        if bgr:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=image)
+        crops = np.empty((len(job.indices), *size, 3), dtype=np.uint8)
+        for center, scale, crop in zip(job.centers, job.scales, crops):
+            warp(image, affine(center, scale, 0.0, size, udp=udp), size, out=crop)
+    except DataError as error:
+        where = f"image {job.image.id}, {error.where or path}"
+        raise DataError(error.what, where=where, expected=error.expected, hint=error.hint) from None
+    except cv2.error as error:
+        raise DataError(f"OpenCV failed: {error}", where=f"image {job.image.id}, {path}") from error
+    return ImageCrops(job.image.id, job.indices, crops, job.centers, job.scales)
+
+
+def _ordered(cut: Callable[[_Job], ImageCrops | int], jobs: list[_Job], workers: int) -> Iterator[ImageCrops | int]:
+    """Results in the order of the jobs, with at most two jobs per worker under way or waiting to be taken."""
+    with _one_thread_per_call():
+        if workers == 0:
+            yield from map(cut, jobs)
+            return
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
+        pending: deque[Future[ImageCrops | int]] = deque()
+        try:
+            for job in jobs:
+                pending.append(pool.submit(cut, job))
+                if len(pending) >= 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_per_call() -> Iterator[None]:
+    """OpenCV's own pool (one per process) would split each small warp and fight with workers and network."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def batches(stream: Iterable[ImageCrops], size: int) -> Iterator[CropBatch]:
+    """Crops regrouped across images into batches of `size`, in order; the last may be smaller.
+
+    Holds one batch and one image; a yielded batch belongs to the caller and is not written again.
+    """
+    batch, filled = None, 0
+    for image in stream:
+        taken = 0
+        while taken < len(image.indices):
+            if batch is None:
+                batch, filled = _empty_batch(size, image.crops.shape[1:]), 0
+            count = min(size - filled, len(image.indices) - taken)
+            for target, source in zip(batch, image[1:]):
+                target[filled : filled + count] = source[taken : taken + count]
+            filled, taken = filled + count, taken + count
+            if filled == size:
+                yield batch
+                batch = None
+    if batch is not None:
+        yield CropBatch(*(array[:filled] for array in batch))
+
+
+def _empty_batch(size: int, shape: tuple[int, ...]) -> CropBatch:
+    return CropBatch(
+        np.empty(size, np.int64),
+        np.empty((size, *shape), np.uint8),
+        np.empty((size, 2), np.float32),
+        np.empty((size, 2), np.float32),
+    )

@@ -1,0 +1,155 @@
+"""One image file -> pixels, or a message that says what is wrong with the file.
+
+OpenCV fills the missing part of a truncated JPEG with grey and reports nothing; a benchmark would then score
+grey crops. So the end of a file is looked at before it is decoded, and its header before memory is asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from harness.errors import DataError
+
+__all__ = ["MAX_PIXELS", "image_size", "read_image"]
+
+MAX_PIXELS = 200_000_000  # a header that promises more is taken for a decompression bomb
+# COCO's keypoints refer to pixels as stored; an EXIF rotation would turn the picture under them
+_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_STANDALONE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # TEM, RST0..RST7, SOI: no length follows
+_NOT_A_FRAME = {0xC4, 0xC8, 0xCC}  # DHT, JPG, DAC share the range of the start-of-frame markers
+
+
+def read_image(path: Path, expected: tuple[int, int] | None = None) -> np.ndarray:
+    """Pixels of an image file: (height, width, 3) uint8 RGB. Grey becomes RGB, alpha and EXIF are ignored.
+
+    `expected` is (width, height) according to the annotations. Raises DataError for a file that is missing,
+    truncated, no image, larger than MAX_PIXELS, or of another size.
+    """
+    data = _bytes_of(path)
+    size = _header_size(data, path)
+    if expected is not None and size != tuple(expected):
+        raise _other_size(path, size, expected)
+    _refuse_incomplete(data, path)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    if pixels is None:
+        raise _not_readable(path)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) from the header; DataError as `read_image`. Whole JPEGs and PNGs are not decoded."""
+    data = _bytes_of(path)
+    size = _header_size(data, path)
+    _refuse_incomplete(data, path)
+    return size
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        hint = (
+            "check the image folder" if path.parent.is_dir() else f"the folder {path.parent} does not exist"
+        )
+        raise DataError("image file is missing", where=str(path), hint=hint) from None
+    except OSError as error:
+        raise DataError(f"image file cannot be read: {error.strerror}", where=str(path)) from None
+
+
+def _header_size(data: bytes, path: Path) -> tuple[int, int]:
+    """(width, height) as the header says. Raises DataError when it says nothing, or more than MAX_PIXELS."""
+    size: tuple[int, int] | None = None
+    if data.startswith(_PNG_START) and len(data) >= 24:
+        size = struct.unpack(">II", data[16:24])
+    elif data.startswith(_JPEG_START):
+        size = _jpeg_size(data)
+    elif data:
+        size = _pillow_size(data, path)
+    if size is None or min(size) < 1:
+        raise _not_readable(path, "image file is empty" if not data else "not an image, or cut in its header")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise _too_large(path, f"{size[0]}x{size[1]}")
+    return size
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of the start-of-frame segment, ITU T.81 section B.2.2; None when there is none."""
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+        elif marker in _STANDALONE_MARKERS:
+            at += 2
+        elif 0xC0 <= marker <= 0xCF and marker not in _NOT_A_FRAME:
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def _pillow_size(data: bytes, path: Path) -> tuple[int, int] | None:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except Image.DecompressionBombError:
+        raise _too_large(path, "more") from None
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _refuse_incomplete(data: bytes, path: Path) -> None:
+    """Bytes after the end marker are common and harmless; Pillow refuses a picture that was really cut."""
+    if data.startswith(_JPEG_START) and data.endswith(_JPEG_END):
+        return
+    if data.startswith(_PNG_START) and data.endswith(_PNG_END):
+        return
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except Image.DecompressionBombError:
+        raise _too_large(path, "more") from None
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        hint = "copy or download the file again"
+        raise DataError(f"image file is truncated ({error})", where=str(path), hint=hint) from None
+
+
+def _not_readable(path: Path, what: str = "image cannot be decoded") -> DataError:
+    return DataError(
+        what,
+        where=str(path),
+        expected="a complete JPEG, PNG or other image that OpenCV reads",
+        hint="copy or download the file again",
+    )
+
+
+def _too_large(path: Path, size: str) -> DataError:
+    return DataError(
+        f"image header promises {size} pixels, which is refused",
+        where=str(path),
+        expected=f"at most {MAX_PIXELS // 1_000_000} megapixels",
+        hint="make the image smaller and scale its annotations with it",
+    )
+
+
+def _other_size(path: Path, found: tuple[int, int], expected: tuple[int, int]) -> DataError:
+    return DataError(
+        f"image is {found[0]}x{found[1]} pixels, its annotation says {expected[0]}x{expected[1]}",
+        where=str(path),
+        expected="the file that was annotated, neither scaled nor rotated",
+        hint="use the original images, or correct width and height in the annotation file",
+    )

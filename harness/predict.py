@@ -1,0 +1,303 @@
+"""Crops -> network -> decoder -> persons: the predictions of one pass, or of several that share a coarse stage.
+
+A pass keeps, for every person box, the decoded pose of every outcome that a select knob could ask for later: each
+exit, with and without flip test (with flip each of the two forwards may leave at its own exit), each decoder.
+Heatmaps are not kept. Results are written in blocks, so that a killed pass goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from harness.data.boxes import Boxes
+from harness.data.coco import Dataset
+from harness.data.crops import batches, iter_crops
+from harness.errors import NonFiniteOutput
+from harness.method import PoseProtocol, Predictor, TopDownOutput
+from harness.pose.codecs import CODECS
+from harness.pose.decoders import decode, non_finite, to_image
+from harness.pose.flip import flip_back
+from harness.pose.skeletons import Skeleton
+from harness.store import load_arrays, save_arrays
+
+__all__ = ["Decoding", "Normaliser", "PassPlan", "TopDownRunner", "run_passes"]
+
+BLOCK_BATCHES = 16  # batches in one block on disk: what a kill can cost
+Outcome = tuple[int, ...]  # (exit,) without flip test, (exit, exit of the mirrored forward) with it
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """One way to read a heatmap."""
+
+    decoder: str
+    dialect: str
+    blur_kernel: int
+
+    @classmethod
+    def of(cls, protocol: PoseProtocol) -> Decoding:
+        """The decoding of a protocol; a kernel size that the decoder ignores does not tell two apart."""
+        blurs = protocol.decoder in ("dark", "udp_dark", "udp_combined", "megvii")
+        return cls(protocol.decoder, protocol.dialect, protocol.blur_kernel if blurs else 0)
+
+    @property
+    def name(self) -> str:
+        return f"{self.decoder}-{self.dialect}-{self.blur_kernel}"
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """What one pass computes. `settings` are the method's run knobs; `all_exits` keeps every exit for replay."""
+
+    settings: Mapping[str, Any]
+    decodings: tuple[Decoding, ...]
+    flip: bool
+    all_exits: bool = True
+
+
+class Normaliser:
+    """uint8 crops (B, H, W, 3) -> (B, 3, H, W) float32 on `device`, normalised as the protocol says."""
+
+    def __init__(self, protocol: PoseProtocol, device: torch.device) -> None:
+        self.device, self._bgr = device, protocol.colour == "bgr"
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (protocol.mean, protocol.std))
+        # (x / 255 - mean) / std in one multiply-add over the image
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def __call__(self, crops: np.ndarray) -> torch.Tensor:
+        images = torch.from_numpy(crops).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        if self._bgr:
+            images = images.flip(1)
+        return images.float().mul_(self._scale).add_(self._shift).contiguous()
+
+
+class TopDownRunner:
+    """A top-down network with all that its forward needs around it: device, number format, flip, decoding."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        protocol: PoseProtocol,
+        skeleton: Skeleton,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        runtime: str = "eager",
+    ) -> None:
+        self.device = torch.device(device)
+        self.protocol, self.skeleton, self.codec = protocol, skeleton, CODECS[protocol.codec]
+        self.normalise = Normaliser(protocol, self.device)
+        self.dtype = dtype
+        if isinstance(predictor, torch.nn.Module):
+            predictor.to(self.device).eval()
+            if runtime == "compile":
+                predictor.compile()
+        self.predictor: Any = predictor
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.dtype))
+
+    def forward_many(
+        self, images: torch.Tensor, settings: Sequence[Mapping[str, Any]]
+    ) -> list[TopDownOutput]:
+        """One output for each of `settings`; a method that can shares work between them."""
+        with torch.inference_mode(), self._autocast():
+            if len(settings) > 1 and hasattr(self.predictor, "forward_many"):
+                return self.predictor.forward_many(images, settings)
+            return [self.predictor.predict(images, s) for s in settings]
+
+    def outcomes(self, plain: TopDownOutput, mirrored: TopDownOutput | None) -> dict[Outcome, np.ndarray]:
+        """Heatmaps (B, K, h, w) of each outcome: exits alone, and averaged with the mirrored ones."""
+        direct = [e.float() for e in plain.exits]
+        maps: dict[Outcome, torch.Tensor] = {(i,): e for i, e in enumerate(direct)}
+        if mirrored is not None:
+            for j, exit_ in enumerate(mirrored.exits):
+                back = flip_back(exit_.float(), self.skeleton, shift=self.codec.shift)
+                maps |= {(i, j): (e + back) * 0.5 for i, e in enumerate(direct)}
+        return {outcome: m.cpu().numpy() for outcome, m in maps.items()}
+
+    def decode(self, maps: np.ndarray, how: Decoding, centers: np.ndarray, scales: np.ndarray) -> np.ndarray:
+        """Heatmaps -> (B, K, 3): x, y in image pixels, score."""
+        coords, scores = decode(maps, how.decoder, dialect=how.dialect, blur_kernel=how.blur_kernel)
+        size = maps.shape[-2:]
+        points = to_image(coords, centers, scales, size, udp=self.codec.udp)
+        return np.concatenate([points, scores[..., None]], axis=-1).astype(np.float32)
+
+    def process(
+        self, crops: np.ndarray, centers: np.ndarray, scales: np.ndarray, plans: Sequence[PassPlan]
+    ) -> list[dict[str, np.ndarray]]:
+        """The arrays of each plan for one batch of crops; see `Pass` in harness/replay.py for their names."""
+        images = self.normalise(crops)
+        settings = [{**p.settings, **({"all_exits": True} if p.all_exits else {})} for p in plans]
+        plain = self.forward_many(images, settings)
+        mirrored: Sequence[TopDownOutput | None] = [None] * len(plans)
+        if any(p.flip for p in plans):
+            mirrored = self.forward_many(images.flip(-1), settings)
+        return [
+            self._arrays(p, a, b if p.flip else None, centers, scales)
+            for p, a, b in zip(plans, plain, mirrored)
+        ]
+
+    def _arrays(
+        self,
+        plan: PassPlan,
+        plain: TopDownOutput,
+        mirrored: TopDownOutput | None,
+        centers: np.ndarray,
+        scales: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        if not plan.all_exits:
+            plain = dataclasses.replace(plain, exits=plain.exits[-1:])
+            mirrored = dataclasses.replace(mirrored, exits=mirrored.exits[-1:]) if mirrored else None
+        found: dict[str, np.ndarray] = {}
+        for outcome, maps in self.outcomes(plain, mirrored).items():
+            bad = non_finite(maps)
+            if len(bad):
+                raise _BadOutput(int(bad[0][0]))
+            for how in plan.decodings:
+                found[f"keypoints:{how.name}:{'+'.join(map(str, outcome))}"] = self.decode(
+                    maps, how, centers, scales
+                )
+        for suffix, output in (("", plain), ("_mirrored", mirrored)):
+            if output is not None:
+                found |= self._cost_arrays(output, suffix, len(centers))
+        return found
+
+    def _cost_arrays(self, output: TopDownOutput, suffix: str, count: int) -> dict[str, np.ndarray]:
+        """Quality, trace and multiply-accumulates by exit (B, E) of one forward."""
+        trace = {name: value.cpu().numpy() for name, value in output.trace.items()}
+        by_exit = getattr(self.predictor, "macs_by_exit", None)
+        if by_exit is not None and len(output.exits) > 1:
+            macs = np.asarray(by_exit(trace), dtype=np.int64)
+        else:
+            macs = np.broadcast_to(
+                np.asarray(self.predictor.macs(trace), dtype=np.int64).reshape(-1, 1), (count, 1)
+            )
+        found = {f"macs{suffix}": np.ascontiguousarray(macs)}
+        found |= {f"trace_{name}{suffix}": value for name, value in trace.items()}
+        if output.quality is not None:
+            found[f"quality{suffix}"] = output.quality.float().cpu().numpy()
+        return found
+
+
+class _BadOutput(Exception):
+    """A network's output holds nan or inf for this person of the batch."""
+
+    def __init__(self, person: int) -> None:
+        super().__init__(person)
+        self.person = person
+
+
+def run_passes(
+    runner: TopDownRunner,
+    plans: Sequence[PassPlan],
+    folders: Sequence[Path],
+    dataset: Dataset,
+    boxes: Boxes,
+    *,
+    batch: int = 16,
+    workers: int = 2,
+    missing: Literal["error", "skip"] = "error",
+    advance: Callable[[int], None] = lambda n: None,
+) -> None:
+    """Compute the blocks that are missing in `folders` (one for each plan) and write them, each atomically.
+
+    Raises NonFiniteOutput naming image and person; DataError for images that cannot be read.
+    """
+    size = batch * BLOCK_BATCHES
+    blocks = [(start, min(start + size, len(boxes.scores))) for start in range(0, len(boxes.scores), size)]
+    for run in _missing_runs(blocks, folders):
+        if run[0][0]:
+            advance(run[0][0])
+        _run_blocks(runner, plans, folders, dataset, boxes, run, batch, workers, missing, advance)
+
+
+def block_file(folder: Path, start: int) -> Path:
+    """The file of the block that begins at person `start`."""
+    return folder / f"block-{start:07d}.npz"
+
+
+def _missing_runs(
+    blocks: Sequence[tuple[int, int]], folders: Sequence[Path]
+) -> Iterator[list[tuple[int, int]]]:
+    """Stretches of neighbouring blocks that at least one folder lacks (or holds damaged)."""
+    run: list[tuple[int, int]] = []
+    for block in blocks:
+        if all(load_arrays(block_file(f, block[0])) is not None for f in folders):
+            if run:
+                yield run
+            run = []
+        else:
+            run.append(block)
+    if run:
+        yield run
+
+
+def _run_blocks(
+    runner: TopDownRunner,
+    plans: Sequence[PassPlan],
+    folders: Sequence[Path],
+    dataset: Dataset,
+    boxes: Boxes,
+    run: Sequence[tuple[int, int]],
+    batch: int,
+    workers: int,
+    missing: Literal["error", "skip"],
+    advance: Callable[[int], None],
+) -> None:
+    first, last = run[0][0], run[-1][1]
+    part = _slice(boxes, first, last)
+    crops = iter_crops(
+        dataset,
+        part,
+        input_size=runner.predictor.input_size,
+        udp=runner.codec.udp,
+        padding=runner.protocol.box_padding,
+        workers=workers,
+        missing=missing,
+    )
+    ends = {end for _, end in run}
+    collected: list[list[dict[str, np.ndarray]]] = [[] for _ in plans]
+    start, done = first, first
+    for indices, pixels, centers, scales in batches(crops, batch):
+        try:
+            results = runner.process(pixels, centers, scales, plans)
+        except _BadOutput as bad:
+            row = first + int(indices[bad.person])
+            raise NonFiniteOutput(
+                "the network's output holds nan or inf",
+                where=f"image {boxes.image_ids[row]}, annotation {boxes.ids[row]}, box {row}",
+                hint="check the weights file and the number format (dtype)",
+            ) from None
+        place = np.asarray(indices, dtype=np.int64) + first
+        for kept, arrays in zip(collected, results):
+            kept.append({"index": place, **arrays})
+        done = int(place[-1]) + 1
+        advance(len(place))
+        if done in ends or done - start >= batch * BLOCK_BATCHES:
+            _flush(folders, collected, start)
+            start = done
+    if any(collected):
+        _flush(folders, collected, start)
+
+
+def _flush(folders: Sequence[Path], collected: Sequence[list[dict[str, np.ndarray]]], start: int) -> None:
+    for folder, kept in zip(folders, collected):
+        if kept:
+            save_arrays(block_file(folder, start), {n: np.concatenate([k[n] for k in kept]) for n in kept[0]})
+            kept.clear()
+
+
+def _slice(boxes: Boxes, first: int, last: int) -> Boxes:
+    rows = slice(first, last)
+    return Boxes(boxes.image_ids[rows], boxes.xywh[rows], boxes.scores[rows], boxes.ids[rows], boxes.source)

@@ -1,0 +1,165 @@
+"""Select knobs answered from a stored pass: threshold, decoder and flip choose among poses that were decoded already.
+
+Torch-free. The arrays of a pass: `index` (N,) row of each person box; `keypoints:DECODING:OUTCOME` (N, K, 3) with
+OUTCOME `0`, `1` (exit without flip test) or `0+1` (exit of the plain + exit of the mirrored forward); `quality` and
+`quality_mirrored` (N,); `macs` and `macs_mirrored` (N, E) by exit; `trace_*` what the forward did.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.data.boxes import Boxes
+from harness.errors import MeasurementError, SuiteError
+from harness.method import PoseProtocol
+from harness.pose.nms import oks_nms, rescore, soft_oks_nms
+from harness.pose.skeletons import Skeleton
+from harness.store import load_arrays, write_atomically
+
+__all__ = ["Selection", "load_pass", "resolve_threshold", "seal_pass", "select", "to_results"]
+
+Pass = dict[str, np.ndarray]
+COMPLETE = "complete.json"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a choice of select knobs gives: poses, and what they cost.
+
+    `keypoints` (N, K, 3); `exits` (N, F) exit taken by each of the F forwards (1, or 2 with flip test);
+    `macs` (N, F) multiply-accumulates of each; `threshold` the quality threshold that was applied, if any.
+    """
+
+    keypoints: np.ndarray
+    exits: np.ndarray
+    macs: np.ndarray
+    threshold: float | None = None
+
+
+def load_pass(folder: Path) -> Pass | None:
+    """All blocks of a pass, or None when it is not complete. Persons of skipped images are absent (see `index`)."""
+    try:
+        expected = json.loads((folder / COMPLETE).read_text())["blocks"]
+    except (OSError, ValueError, KeyError):
+        return None
+    blocks = [load_arrays(folder / name) for name in expected]
+    sound = [b for b in blocks if b is not None]
+    if len(sound) < len(blocks):
+        return None
+    if not sound:
+        return {"index": np.zeros(0, dtype=np.int64), "macs": np.zeros((0, 1), dtype=np.int64)}
+    return {name: np.concatenate([b[name] for b in sound]) for name in sound[0]}
+
+
+def seal_pass(folder: Path, about: dict[str, Any]) -> None:
+    """Mark a pass as complete: from now on it is read, not computed."""
+    names = sorted(p.name for p in folder.glob("block-*.npz"))
+    write_atomically(folder / COMPLETE, json.dumps({**about, "blocks": names}, indent=1).encode())
+
+
+def resolve_threshold(found: Pass, quality_threshold: Any, exit_rate: float | None = None) -> float:
+    """The threshold as a number: `always` is +inf (refine everybody), `never` -inf.
+
+    `exit_rate` r becomes the smallest threshold at which at most 1 - r of the forwards refine.
+    """
+    if exit_rate is not None:
+        qualities = np.sort(np.concatenate([found[k] for k in ("quality", "quality_mirrored") if k in found]))
+        refined = round((1 - exit_rate) * len(qualities))
+        return float(qualities[refined]) if refined < len(qualities) else float("inf")
+    words = {"always": float("inf"), "never": float("-inf")}
+    value = words.get(quality_threshold, quality_threshold)
+    if isinstance(value, str) or value is None or value != value:
+        raise SuiteError(
+            f"quality_threshold is {quality_threshold!r}", expected="a number, 'always' or 'never'"
+        )
+    return float(value)
+
+
+def select(found: Pass, decoding: str, *, flip: bool, threshold: float | None = None) -> Selection:
+    """Poses and cost under one setting of the select knobs.
+
+    A forward refines where its quality is below `threshold` (strictly, as SHaRPose does; a method with one exit ignores it).
+    """
+    count = len(found["index"])
+    names = ("", "_mirrored") if flip else ("",)
+    exits = np.zeros((count, len(names)), dtype=np.int64)
+    last = found["macs"].shape[1] - 1 if count else 0
+    for column, suffix in enumerate(names):
+        if last and threshold is not None and f"quality{suffix}" in found:
+            exits[:, column] = np.where(found[f"quality{suffix}"] < threshold, last, 0)
+        else:
+            exits[:, column] = last
+    keypoints = np.full((count, *_shape(found, decoding)), np.nan, dtype=np.float32)
+    for outcome in np.unique(exits, axis=0):
+        rows = (exits == outcome).all(axis=1)
+        keypoints[rows] = _poses(found, decoding, outcome)[rows]
+    macs = [np.take_along_axis(found[f"macs{s}"], exits[:, [c]], axis=1) for c, s in enumerate(names)]
+    return Selection(
+        keypoints, exits, np.concatenate(macs, axis=1) if count else np.zeros((0, len(names))), threshold
+    )
+
+
+def _shape(found: Pass, decoding: str) -> tuple[int, ...]:
+    shape = next((v.shape[1:] for k, v in found.items() if k.startswith(f"keypoints:{decoding}:")), None)
+    if shape is None and len(found["index"]):
+        raise MeasurementError(
+            f"the stored pass has no poses decoded by {decoding}", hint="delete the pass and run again"
+        )
+    return shape or (0, 3)
+
+
+def _poses(found: Pass, decoding: str, outcome: np.ndarray) -> np.ndarray:
+    return found[f"keypoints:{decoding}:{'+'.join(map(str, outcome))}"]
+
+
+def to_results(
+    found: Pass,
+    chosen: Selection,
+    boxes: Boxes,
+    scales: np.ndarray,
+    protocol: PoseProtocol,
+    skeleton: Skeleton,
+) -> list[dict[str, Any]]:
+    """COCO result records: rescored, after NMS, images in order of their boxes.
+
+    `scales` (N, 2) of the crops in units of 200 px: NMS measures OKS with the padded box area (HRNet protocol G5).
+    """
+    rows = found["index"]
+    if not len(rows):
+        return []
+    scores = boxes.scores[rows]
+    if protocol.rescore:
+        scores = rescore(chosen.keypoints[..., 2], scores, protocol.joint_score_threshold)
+    areas = np.prod(scales[rows].astype(np.float64) * 200, axis=1)
+    images = boxes.image_ids[rows]
+    order = np.argsort(images, kind="stable")
+    results: list[dict[str, Any]] = []
+    for group in np.split(order, np.flatnonzero(np.diff(images[order])) + 1):
+        for row in group[_keep(chosen.keypoints[group], scores[group], areas[group], protocol, skeleton)]:
+            results.append(_result(int(images[row]), chosen.keypoints[row], float(scores[row])))
+            if protocol.results_with_bbox:
+                results[-1]["bbox"] = [float(v) for v in boxes.xywh[rows[row]]]
+    return results
+
+
+def _keep(
+    keypoints: np.ndarray, scores: np.ndarray, areas: np.ndarray, protocol: PoseProtocol, skeleton: Skeleton
+) -> np.ndarray:
+    if protocol.nms == "none":
+        return np.arange(len(scores))
+    nms = oks_nms if protocol.nms == "oks" else soft_oks_nms
+    return np.asarray(nms(keypoints, scores, areas, protocol.nms_threshold, skeleton.sigmas), dtype=np.int64)
+
+
+def _result(image_id: int, keypoints: np.ndarray, score: float) -> dict[str, Any]:
+    return {
+        "image_id": image_id,
+        "category_id": 1,
+        "keypoints": [float(v) for v in keypoints.reshape(-1)],
+        "score": score,
+    }

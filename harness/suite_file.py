@@ -1,0 +1,170 @@
+"""A YAML file -> plain values, with the line of every key, so that an error can say where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import SuiteError, unknown_name
+
+__all__ = ["Marked", "override", "read", "validate"]
+
+Path_ = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+_MOST_NODES = 100_000  # a few nested aliases can expand to billions of nodes
+
+
+class Marked(dict[str, Any]):
+    """A mapping read from a file; `lines` maps the path of each key or item to its line (from 1)."""
+
+    source: str = ""
+    lines: Mapping[Path_, int] = {}
+
+    def where(self, path: Path_ = ()) -> str:
+        """`file:line` of the key at `path`, or of the nearest one above it."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.lines:
+                return f"{self.source}:{self.lines[path[:end]]}"
+        return self.source
+
+
+def read(path: Path) -> Marked:
+    """The mapping in a YAML file. SuiteError for a missing, malformed or oversized one; nothing is executed."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(
+            f"cannot read the suite: {error}", where=str(path), hint="see suites/ for examples"
+        ) from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None and _count(root, {}) > _MOST_NODES:
+            raise SuiteError(
+                "aliases expand to more than 100,000 values", where=str(path), hint="write them out"
+            )
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise SuiteError(f"not YAML: {getattr(error, 'problem', error)}", where=f"{path}{line}") from error
+    except RecursionError as error:
+        raise SuiteError("values are nested too deeply", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise SuiteError(
+            "a suite is a mapping of keys", where=f"{path}:1", expected="name:, data:, methods:, ..."
+        )
+    marked = Marked(value)
+    marked.source = str(path)
+    lines: dict[Path_, int] = {}
+    assert root is not None
+    _mark(root, (), lines)
+    marked.lines = lines
+    return marked
+
+
+def _children(node: yaml.Node) -> list[tuple[str | int, yaml.Node, yaml.Node]]:
+    """(key or index, node that carries the line, value) of a mapping or sequence node."""
+    if isinstance(node, yaml.MappingNode):
+        return [(str(key.value), key, value) for key, value in node.value]
+    if isinstance(node, yaml.SequenceNode):
+        return [(index, value, value) for index, value in enumerate(node.value)]
+    return []
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    if id(node) not in known:
+        known[id(node)] = _MOST_NODES  # a cycle counts as too many
+        known[id(node)] = 1 + sum(_count(value, known) for _, _, value in _children(node))
+    return known[id(node)]
+
+
+def _mark(node: yaml.Node, path: Path_, lines: dict[Path_, int]) -> None:
+    for key, marked, value in _children(node):
+        lines[(*path, key)] = marked.start_mark.line + 1
+        _mark(value, (*path, key), lines)
+
+
+def override(values: Marked, assignments: Sequence[str]) -> None:
+    """Apply `key.path=value` in place; the value is read as YAML, an integer segment is a list index."""
+    for assignment in assignments:
+        key, sign, text = assignment.partition("=")
+        if not sign or not key:
+            raise SuiteError(
+                f"--set {assignment}", expected="key.path=value, for example protocol.flip=false"
+            )
+        *parents, last = key.split(".")
+        place: Any = values
+        for segment in parents:
+            place = _descend(place, segment, assignment)
+        if isinstance(place, list):
+            _descend(place, last, assignment)
+            place[int(last)] = yaml.safe_load(text)
+        else:
+            place[last] = yaml.safe_load(text)
+
+
+def _descend(place: Any, segment: str, assignment: str) -> Any:
+    if isinstance(place, list):
+        if not segment.isdigit() or int(segment) >= len(place):
+            raise SuiteError(f"--set {assignment}: no item {segment}", expected=f"0 to {len(place) - 1}")
+        return place[int(segment)]
+    if place.get(segment) is None or isinstance(place.get(segment), bool):
+        place[segment] = {}
+    if not isinstance(place[segment], dict | list):
+        raise SuiteError(
+            f"--set {assignment}: '{segment}' holds a plain value", expected="a mapping or a list"
+        )
+    return place[segment]
+
+
+def validate(model: type[Model], values: Marked) -> Model:
+    """`values` as `model`; every fault is listed with file:line, unknown keys with the near ones."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        faults = [_describe(model, values, fault) for fault in error.errors()]
+        raise SuiteError(
+            "\n".join(dict.fromkeys(faults)), hint="the README's section 'Suite files' lists every key"
+        ) from None
+
+
+def _describe(model: type[BaseModel], values: Marked, fault: Any) -> str:
+    path = tuple(p for p in fault["loc"] if not _is_branch(p, values, fault["loc"]))
+    where = values.where(path)
+    if fault["type"] == "extra_forbidden":
+        what, hint = unknown_name("key", str(path[-1]), _keys_at(model, path[:-1]))
+        return f"{where}: {what}. {hint}"
+    return f"{where}: {'.'.join(map(str, path))}: {fault['msg']}"
+
+
+def _is_branch(segment: str | int, values: Marked, path: tuple[str | int, ...]) -> bool:
+    """Pydantic adds the name of the tried type of a union to the path; such a segment is no key of the file."""
+    return isinstance(segment, str) and (
+        segment[:1].isupper() or segment in ("bool", "str", "int", "float") or "[" in segment
+    )
+
+
+def _keys_at(model: type[BaseModel], path: Path_) -> list[str]:
+    """The field names that are allowed at `path` of `model`."""
+    current: type[BaseModel] = model
+    for segment in path:
+        if isinstance(segment, int):
+            continue
+        found = (
+            _model_of(current.model_fields[segment].annotation) if segment in current.model_fields else None
+        )
+        if found is None:
+            return []
+        current = found
+    return list(current.model_fields)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    pick: Callable[[Any], type[BaseModel] | None] = _model_of
+    return next((found for inner in getattr(annotation, "__args__", ()) if (found := pick(inner))), None)

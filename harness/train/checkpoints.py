@@ -1,0 +1,240 @@
+"""Checkpoint files: read safely, recognised by layout, checked against the network, written atomically.
+
+Reading the bytes is in `harness.train.files`; here names and shapes are given a meaning.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from harness.errors import UserError, WeightsError
+from harness.method import Layout, Predictor, Size, Variant, variants
+from harness.train.files import read, sha256, write
+
+__all__ = [
+    "Fit",
+    "LoadReport",
+    "Translation",
+    "fitting_variants",
+    "infer_joints",
+    "load_into",
+    "open_variant",
+    "read",
+    "sha256",
+    "translate",
+    "write",
+]
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Translation(NamedTuple):
+    """A state dict under our names: the `layout` it came in, `state`, and the names `ignored` by the layout's
+    rule.
+    """
+
+    layout: Layout
+    state: dict[str, Tensor]
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What happened when a file was loaded.
+
+    `unexplained`: tensors of the file that have no place in the network and no rule of the layout; `ignored`:
+    those that a rule leaves out; `missing`: tensors that kept their start value (ImageNet trunks only).
+    `protocol`: fields in which these weights want another protocol than the variant's.
+    """
+
+    layout: str
+    unexplained: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+
+class Fit(NamedTuple):
+    """A variant whose tensors have the names and shapes of a file."""
+
+    variant: Variant
+    layout: Layout
+    joints: int | None
+    unexplained: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+def translate(variant: Variant, state: Mapping[str, Tensor], where: str = "") -> Translation:
+    """`state` under the names of `variant`. WeightsError when no layout of the variant recognises it."""
+    for layout in variant.layouts:
+        if layout.matches(state):
+            ignored = tuple(key for key in state if key.startswith(layout.ignores)) if layout.ignores else ()
+            kept = {key: value for key, value in state.items() if key not in ignored}
+            return Translation(layout, layout.to_own(kept), ignored)
+    raise WeightsError(
+        f"no key layout of {variant.name} is recognised{_looks_like(state)}",
+        where=where,
+        expected="one of the layouts " + ", ".join(layout.name for layout in variant.layouts),
+        hint="`paretopose weights inspect FILE` shows what is in the file",
+    )
+
+
+def infer_joints(variant: Variant, state: Mapping[str, Tensor], **options: Any) -> int | None:
+    """Number of joints of `state` (our names), or None where no tensor tells.
+
+    The network is built, without memory, for two and for three joints: a dimension that differs grows
+    linearly with the number, which is then read from the file.
+    """
+    two, three = (_shapes(variant, num_joints=n, **options) for n in (2, 3))
+    for name, shape in two.items():
+        for dim, (a, b) in enumerate(zip(shape, three.get(name, shape), strict=False)):
+            if a == b or name not in state or state[name].ndim != len(shape):
+                continue
+            joints, rest = divmod(state[name].shape[dim] - (a - 2 * (b - a)), b - a)
+            return joints if rest == 0 and joints > 0 else None
+    return None
+
+
+def fitting_variants(state: Mapping[str, Tensor]) -> list[Fit]:
+    """Every variant that a file's tensors (foreign names) fit completely."""
+    return [fit for variant in variants().values() for fit in _fit(variant, state)]
+
+
+def load_into(predictor: Predictor, variant: Variant, path: Path, *, initialise: bool = False) -> LoadReport:
+    """Load the file at `path` into `predictor`, a network of `variant`.
+
+    A layout that holds only a trunk is accepted with `initialise`. Raises WeightsError when the file is
+    unreadable, of another variant, for another number of joints, or incomplete. Counters
+    `num_batches_tracked` may be missing: files from before PyTorch 0.4.1 have none, and inference does not
+    use them.
+    """
+    state, metadata = read(path)
+    layout, own, ignored = translate(variant, state, str(path))
+    if layout.partial and not initialise:
+        raise WeightsError(
+            f"this is only a trunk (layout {layout.name}), asked for all of {variant.name}",
+            where=str(path),
+            hint="a trunk can start a training, it cannot be measured",
+        )
+    assert isinstance(predictor, nn.Module)
+    wanted = {name: tuple(value.shape) for name, value in predictor.state_dict().items()}
+    missing = tuple(n for n in wanted if n not in own and not n.endswith("num_batches_tracked"))
+    unexplained = tuple(n for n in own if n not in wanted)
+    _check(own, wanted, missing, unexplained, layout.partial, _Asked(predictor, variant, str(path), state))
+    predictor.load_state_dict({n: own[n] for n in wanted if n in own}, strict=False)
+    protocol = {**layout.protocol, **json.loads(metadata.get("protocol", "{}"))}
+    return LoadReport(layout.name, unexplained, missing, ignored, protocol, sha256(path))
+
+
+def open_variant(
+    variant: Variant,
+    path: Path | None,
+    *,
+    num_joints: int | None = None,
+    input_size: Size | None = None,
+    **build_knobs: Any,
+) -> tuple[Predictor, LoadReport | None]:
+    """A network of `variant` with the weights at `path` (None: the random start), in evaluation mode.
+
+    Without `num_joints` it is what the file has, 17 where nothing tells. A method that is a file is opened
+    from it.
+    """
+    if variant.open_file is not None:
+        if path is None:
+            raise UserError(f"{variant.name} is a file", hint=f"give it: --weights {variant.name}=FILE")
+        return variant.open_file(path, **build_knobs), None
+    assert variant.build is not None
+    options = {"input_size": input_size or variant.input_size, **build_knobs}
+    if num_joints is None and path is not None:
+        num_joints = infer_joints(variant, translate(variant, read(path)[0], str(path)).state, **options)
+    predictor = variant.build(num_joints=num_joints or 17, **options)
+    report = load_into(predictor, variant, path) if path is not None else None
+    if isinstance(predictor, nn.Module):
+        predictor.eval()
+    return predictor, report
+
+
+class _Asked(NamedTuple):
+    """What `load_into` was asked for, for its messages."""
+
+    predictor: Predictor
+    variant: Variant
+    where: str
+    state: Mapping[str, Tensor]
+
+
+def _check(
+    own: Mapping[str, Tensor],
+    wanted: Shapes,
+    missing: tuple[str, ...],
+    unexplained: tuple[str, ...],
+    partial: bool,
+    asked: _Asked,
+) -> None:
+    """WeightsError with the likeliest reason unless names and shapes fit."""
+    wrong = [n for n in wanted if n in own and tuple(own[n].shape) != wanted[n]]
+    # a repeated block too many or too few means another depth, whatever else fits
+    patterns = {_pattern(n) for n in own if n in wanted}
+    depth = [n for n in (*missing, *unexplained) if _pattern(n) in patterns]
+    if not wrong and not depth and (partial or not missing):
+        return
+    what = f"the weights are not those of {asked.variant.name}"
+    expected = [f"{n} {wanted[n]}, the file has {tuple(own[n].shape)}" for n in wrong[:3]]
+    expected += [f"{n}, the file has none" for n in missing[:3]] if not partial else []
+    expected += [f"no {n}" for n in unexplained[:3]]
+    asked_joints = getattr(asked.predictor, "num_joints", None)
+    fits = fitting_variants(asked.state)
+    own_fit = [fit for fit in fits if fit.variant.name == asked.variant.name]
+    if own_fit and own_fit[0].joints != asked_joints:
+        what = f"the weights are for {own_fit[0].joints} joints, asked for {asked_joints}"
+    elif fits:
+        what = f"the file looks like {_names(fits)}, asked for {asked.variant.name}"
+    raise WeightsError(what, where=asked.where, expected="; ".join(expected))
+
+
+def _fit(variant: Variant, state: Mapping[str, Tensor]) -> list[Fit]:
+    if variant.build is None or not any(layout.matches(state) for layout in variant.layouts):
+        return []
+    layout, own, ignored = translate(variant, state)
+    joints = infer_joints(variant, own)
+    wanted = _shapes(variant, num_joints=joints or 17)
+    needed = {n for n in wanted if layout.partial or not n.endswith("num_batches_tracked")}
+    present = {n: tuple(value.shape) for n, value in own.items() if n in wanted}
+    patterns = {_pattern(n) for n in present}
+    lacking = [n for n in needed - present.keys() if not layout.partial or _pattern(n) in patterns]
+    unexplained = tuple(n for n in own if n not in wanted)
+    surplus = [n for n in unexplained if _pattern(n) in patterns]
+    fits = bool(present) and not lacking and not surplus and all(wanted[n] == s for n, s in present.items())
+    return [Fit(variant, layout, joints, unexplained, ignored)] if fits else []
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
+
+def _names(fits: list[Fit]) -> str:
+    return " or ".join(f"{f.variant.name} ({f.joints} joints)" if f.joints else f.variant.name for f in fits)
+
+
+def _looks_like(state: Mapping[str, Tensor]) -> str:
+    fits = fitting_variants(state)
+    return f"; the file looks like {_names(fits)}" if fits else ""
+
+
+def _shapes(variant: Variant, **options: Any) -> Shapes:
+    """Names and shapes of the network's tensors, from a build on the meta device, which takes no memory."""
+    assert variant.build is not None
+    options.setdefault("input_size", variant.input_size)
+    with torch.device("meta"):
+        module = variant.build(**options)
+    assert isinstance(module, nn.Module)
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}

@@ -1,0 +1,78 @@
+"""The state of a training run on disk: written whole or not at all, the last two kept."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import DataError, UserError
+
+__all__ = ["clear", "load", "save"]
+
+_KEPT = 2
+
+
+def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
+    """Write `state` (tensors and plain containers) as the state after `step` steps; older ones but one are dropped.
+
+    The file appears under its name only when it is complete and on the disk, so a kill at any moment costs at most
+    the steps since the last save.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"state-{step:09d}.pt"
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        torch.save({**state, "step": step}, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+    for old in _files(folder)[_KEPT:]:
+        old.unlink()
+    return path
+
+
+def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The newest readable state of `folder`, on the CPU; None where there is none.
+
+    `identity` is what makes the run what it is; a state with another `identity` is a UserError naming what differs.
+    A damaged file is passed over for the one before it; DataError when every one is damaged.
+    """
+    files = _files(folder)
+    for path in files:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError):
+            continue
+        _check(path, state["identity"], identity)
+        return state
+    if files:
+        raise DataError(
+            "no state of the run can be read", where=str(folder), hint="start anew with --no-resume"
+        )
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Remove the states of `folder`, those that a kill left half-written included."""
+    for path in [*_files(folder), *folder.glob("state-*.partial")]:
+        path.unlink()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("state-*.pt"), reverse=True)
+
+
+def _check(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+    if differing:
+        text = "; ".join(f"{key}: {found.get(key)} there, {wanted.get(key)} now" for key in differing)
+        raise UserError(
+            f"the state belongs to another run ({text})",
+            where=str(path),
+            hint="give another --out, or start anew with --no-resume",
+        )

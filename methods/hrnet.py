@@ -1,0 +1,150 @@
+"""HRNet: Sun et al., 'Deep High-Resolution Representation Learning for Human Pose Estimation', CVPR 2019.
+
+The trunk keeps a stride-4 branch throughout, the head is one 1x1 convolution on it. Card: hrnet.md A, E, F.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.method import Layout, Size, TopDownOutput, Trace, Variant
+from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
+from methods.parts.heads import final_layer, final_layer_macs
+from methods.parts.hrnet import HRNet, HRNetShape
+from methods.parts.losses import mse_half
+from methods.parts.names import renamed
+
+__all__ = ["VARIANTS", "HRNetPose"]
+
+_STRIDE = 32  # of the coarsest branch
+
+
+class HRNetPose(HRNet):
+    """(B, 3, H, W) -> heatmaps (B, K, H/4, W/4), linear.
+
+    Raises UserError unless H and W are multiples of 32.
+    """
+
+    def __init__(self, shape: HRNetShape, *, num_joints: int = 17, input_size: Size = (256, 192)) -> None:
+        if input_size[0] % _STRIDE or input_size[1] % _STRIDE:
+            raise UserError(f"input size {input_size[0]}x{input_size[1]}", expected=f"multiples of {_STRIDE}")
+        super().__init__(shape)
+        self.input_size, self.num_joints = input_size, num_joints
+        self.final_layer = final_layer(self.channels[0], num_joints)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.final_layer(self.stages(images)[0])
+
+    def predict(self, images: Tensor, settings: Mapping[str, Any]) -> TopDownOutput:
+        return TopDownOutput(exits=[self(images)])
+
+    def macs(self, trace: Trace) -> int:
+        """The same for every person."""
+        finest = (self.input_size[0] // 4, self.input_size[1] // 4)
+        return self.trunk_macs(self.input_size) + final_layer_macs(self.channels[0], self.num_joints, finest)
+
+    def losses(self, batch: TrainBatch, progress: Progress) -> dict[str, Tensor]:
+        """JointsMSE with the factor 0.5 (card E)."""
+        return {"heatmap": mse_half(self(batch.images), batch.target, batch.weight)}
+
+
+def _build(shape: HRNetShape, **options: Any) -> nn.Module:
+    return HRNetPose(shape, **options)
+
+
+def _mmpose(name: str, head: str) -> Layout:
+    return Layout(
+        name,
+        matches=lambda keys: f"{head}.final_layer.weight" in keys and "backbone.transition1.0.0.weight" in keys,
+        to_own=partial(renamed, prefixes=((f"{head}.", ""), ("backbone.", ""))),
+        from_own=partial(renamed, prefixes=(("final_layer.", f"{head}.final_layer."), ("", "backbone."))),
+        ignores=("data_preprocessor.",),
+    )
+
+
+_LAYOUTS = (
+    Layout(
+        "official",
+        matches=lambda keys: "final_layer.weight" in keys and "transition1.0.0.weight" in keys,
+        to_own=dict,
+        from_own=dict,
+    ),
+    _mmpose("mmpose0", "keypoint_head"),
+    _mmpose("mmpose1", "head"),
+    Layout(
+        "imagenet",  # the official classification files, and timm's, which have the same names
+        matches=lambda keys: "final_layer.weight" not in keys and "transition1.0.0.weight" in keys,
+        to_own=dict,
+        # a classifier uses all four outputs of the last module and puts its own layers behind them
+        ignores=(
+            *(f"stage4.2.fuse_layers.{i}." for i in (1, 2, 3)),
+            "incre_modules.",
+            "downsamp_modules.",
+            "final_layer.",
+            "classifier.",
+        ),
+        partial=True,
+    ),
+)
+
+_OFFICIAL = Recipe(
+    epochs=210,
+    batch=128,
+    lr=1e-3,
+    milestones=(170, 200),
+    target=TargetSpec("msra", 2.0, 4),
+    augmentation=Augmentation(scale=0.35, rotation=45.0, half_body=0.3),
+    trunk="imagenet",
+    source="leoxiaobin/deep-high-resolution-net.pytorch@6f69e46, experiments/coco/hrnet",
+    differs=(
+        "weight decay 0: the YAML's 1e-4 is used by SGD only, never by Adam",
+        "the rate drops at the stated epochs; the official code under torch >= 1.1 drops one epoch early",
+        "sigma 2 and batch 128 as for 256x192; published 384x288 models use sigma 3, W48-384x288 batch 96",
+    ),
+)
+_QUICK = Recipe(
+    epochs=40,
+    batch=64,
+    lr=2e-3,
+    schedule="cosine",
+    warmup_steps=50,
+    warmup_ratio=0.1,
+    target=TargetSpec("msra", 1.5, 4),
+    augmentation=Augmentation(scale=0.15, rotation=15.0, half_body=0.0),
+    differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
+)
+
+
+def _variant(width: int) -> Variant:
+    return Variant(
+        name=f"hrnet_w{width}",
+        method="hrnet",
+        build=partial(_build, HRNetShape(width)),
+        layouts=_LAYOUTS,
+        recipes={"official": _OFFICIAL, "quick": _QUICK},
+        source="arXiv 1902.09212",
+        published=(("HRNet", f"*[Ww]{width}*"),),
+    )
+
+
+_TINY = HRNetShape(width=8, modules=(1, 1, 1), blocks=2, stem=16, planes=16, first_blocks=1)
+
+VARIANTS = (
+    _variant(32),
+    _variant(48),
+    Variant(
+        name="hrnet_tiny",
+        method="hrnet",
+        build=partial(_build, _TINY),
+        input_size=(128, 96),
+        layouts=_LAYOUTS[:1],
+        recipes={"quick": _QUICK, "official": _OFFICIAL},
+        note="small enough to train on a CPU in minutes; not a published network",
+        source="arXiv 1902.09212, scaled down",
+    ),
+)

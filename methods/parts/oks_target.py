@@ -1,0 +1,48 @@
+"""How good a predicted pose is, computed on the fly from heatmaps: what SHaRPose's quality predictor learns.
+
+Card: sharpose.md, 3 (on-the-fly OKS). B persons, K joints, heatmaps (B, K, h, w); no gradient passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["biased_oks", "biased_pck", "peaks"]
+
+Size = tuple[int, int]
+
+
+def peaks(maps: Tensor) -> Tensor:
+    """(B, K, h, w) -> (B, K, 2) x, y of the largest value in heatmap pixels; (-1, -1) where it is not positive."""
+    value, index = maps.detach().flatten(2).max(dim=2)
+    points = torch.stack([index % maps.shape[3], index // maps.shape[3]], dim=-1)
+    return torch.where(value[..., None] > 0, points, -1).double()
+
+
+def biased_oks(
+    points: Tensor, truth: Tensor, visible: Tensor, scales: Tensor, size: Size, sigmas: Sequence[float]
+) -> Tensor:
+    """(B,) float64: mean of exp(-e) over the visible joints; nan where none is visible.
+
+    `points`, `truth` (B, K, 2) in heatmap pixels, `visible` (B, K) bool, `scales` (B, 2) in units of 200 pixels,
+    `size` (h, w) of the heatmap. Optimistic: the area is that of the padded box, and there is no sub-pixel step.
+    """
+    side = 200.0 * scales.double()  # (B, 2) width and height of the box in image pixels
+    distance = ((points - truth) * (side / side.new_tensor(size))[:, None]).square().sum(dim=-1)
+    # QUIRK: `size` is (h, w) although points are (x, y), so x is divided by the height and y by the width; the
+    # published predictor and its threshold of 0.99 were trained on this value.
+    variance = (2 * side.new_tensor(sigmas)).square()
+    exponent = distance / variance / (side.prod(dim=1, keepdim=True) + torch.finfo(side.dtype).eps) / 2
+    return _visible_mean(exponent, visible)
+
+
+def biased_pck(points: Tensor, truth: Tensor, visible: Tensor, size: Size) -> Tensor:
+    """(B,) float64: mean of exp(-d) over the visible joints, d in parts of the heatmap (same swapped sides)."""
+    return _visible_mean(((points - truth) / points.new_tensor(size)).norm(dim=-1), visible)
+
+
+def _visible_mean(exponent: Tensor, visible: Tensor) -> Tensor:
+    return (torch.exp(-exponent) * visible).sum(dim=1) / visible.sum(dim=1)

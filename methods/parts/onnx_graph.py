@@ -1,0 +1,136 @@
+"""What an ONNX graph says about itself: input, size of its work, number of weights. Needs the package onnx."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+__all__ = [
+    "UncountableError",
+    "count_macs",
+    "count_params",
+    "graph_inputs",
+    "has_external_data",
+    "set_batch",
+    "set_shape",
+    "shape_of",
+]
+
+# operators that multiply and accumulate, and for which there is no rule below; anything outside ONNX's own
+# domain is refused as well, because nobody can say what it does
+_HEAVY = {
+    "Attention", "ConvInteger", "DeformConv", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger",
+    "QLinearConv", "QLinearMatMul", "RNN", "Scan",
+}  # fmt: skip
+_OWN_DOMAINS = ("", "ai.onnx")
+
+
+class UncountableError(Exception):
+    """The work of an operator is not known."""
+
+
+def graph_inputs(model: ModelProto) -> list[ValueInfoProto]:
+    """The inputs a caller has to give; old files list the weights among the inputs too."""
+    weights = {w.name for w in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def shape_of(value: ValueInfoProto) -> tuple[int | None, ...]:
+    """Dimensions; None where the file leaves one open."""
+    dims = value.type.tensor_type.shape.dim
+    return tuple(d.dim_value if d.WhichOneof("value") == "dim_value" and d.dim_value > 0 else None for d in dims)
+
+
+def has_external_data(model: ModelProto) -> bool:
+    """Whether a tensor lies in another file."""
+    from onnx.external_data_helper import uses_external_data
+
+    return any(uses_external_data(tensor) for tensor in _tensors(model.graph))
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def set_batch(model: ModelProto, batch: int | None) -> ModelProto:
+    """A copy whose input has that batch (None: any), with every shape that follows from it forgotten."""
+    shape = shape_of(graph_inputs(model)[0])
+    return set_shape(model, (batch, *shape[1:]))
+
+
+def set_shape(model: ModelProto, shape: tuple[int | None, ...]) -> ModelProto:
+    """A copy whose input has that shape (None: open), with every shape that follows from it forgotten."""
+    copy = type(model)()
+    copy.CopyFrom(model)
+    for i, (dim, size) in enumerate(zip(graph_inputs(copy)[0].type.tensor_type.shape.dim, shape, strict=True)):
+        dim.Clear()
+        if size is None:
+            dim.dim_param = f"open{i}"
+        else:
+            dim.dim_value = size
+    del copy.graph.value_info[:]
+    for output in copy.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return copy
+
+
+def count_params(model: ModelProto) -> int:
+    """Floating-point weights of the file, without the stored statistics of batch norm, as torch counts
+    parameters.
+    """
+    from onnx import TensorProto
+
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    statistics = {n for node in model.graph.node if node.op_type == "BatchNormalization" for n in node.input[3:5]}
+    weights = (w for w in model.graph.initializer if w.data_type in kinds and w.name not in statistics)
+    return sum(math.prod(w.dims) for w in weights)
+
+
+def count_macs(model: ModelProto, shape: tuple[int, ...]) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one input of `shape`.
+
+    Raises UncountableError for an operator that multiplies matrices and has no rule here, or whose shapes the
+    graph does not determine.
+    """
+    from onnx import shape_inference
+
+    fixed = shape_inference.infer_shapes(set_shape(model, shape), data_prop=True)
+    graph = fixed.graph
+    shapes = {v.name: shape_of(v) for v in (*graph.input, *graph.value_info, *graph.output)}
+    shapes |= {w.name: tuple(w.dims) for w in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            shapes |= {node.output[0]: tuple(a.t.dims) for a in node.attribute if a.name == "value"}
+    return sum(_node_macs(node, shapes) for node in graph.node)
+
+
+def _node_macs(node: NodeProto, shapes: dict[str, tuple[int | None, ...]]) -> int:
+    if node.domain not in _OWN_DOMAINS or node.op_type in _HEAVY:
+        raise UncountableError(f"operator {node.domain or 'ai.onnx'}.{node.op_type} ('{node.name}')")
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return 0
+    left, right, out = (_known(name, shapes, node) for name in (node.input[0], node.input[1], node.output[0]))
+    if node.op_type == "Conv":  # weight (M, C/groups, kernel...): all of it once per output position
+        return math.prod(right) * math.prod(out[2:]) * out[0]
+    if node.op_type == "ConvTranspose":  # weight (C, M/groups, kernel...): all of it once per input position
+        return math.prod(right) * math.prod(left[2:]) * left[0]
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    return math.prod(out) * left[0 if transposed else -1]
+
+
+def _known(name: str, shapes: dict[str, tuple[int | None, ...]], node: NodeProto) -> tuple[int, ...]:
+    shape = shapes.get(name, (None,))
+    if any(size is None for size in shape):
+        raise UncountableError(f"shape of '{name}' at operator {node.op_type} ('{node.name}')")
+    return tuple(size for size in shape if size is not None)

@@ -1,0 +1,199 @@
+"""Plain vision transformer: blocks with fused attention, position grids, layer-wise decay.
+
+Dosovitskiy et al., 'An Image is Worth 16x16 Words', ICLR 2021; pre-norm blocks without layer scale.
+L tokens, width D.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+__all__ = [
+    "Attention",
+    "Block",
+    "Mlp",
+    "attention_row_macs",
+    "block_macs",
+    "blocks",
+    "grid_of",
+    "init_vit",
+    "layer_decay_groups",
+    "pad_patches",
+    "resize_positions",
+]
+
+Size = tuple[int, int]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, (B, L, D) -> (B, L, D); one linear layer gives q, k and v in this order."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._attend(*self._split(x))
+
+    def with_rows(self, x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Also the softmax rows (B, heads, r, L) of the queries in `rows`.
+
+        The rows are computed beside the fused attention, so that no map of L x L is ever held.
+        """
+        q, k, v = self._split(x)
+        logits = (q[:, :, rows] * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        return self._attend(q, k, v), logits.softmax(dim=-1)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        batch, tokens, _ = x.shape
+        return self.qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, linear: (..., D) -> (..., D)."""
+
+    def __init__(self, dim: int, ratio: float = 4.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, int(dim * ratio))
+        self.fc2 = nn.Linear(int(dim * ratio), dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """x + drop(attention(norm x)), then x + drop(mlp(norm x)); (B, L, D) -> (B, L, D)."""
+
+    def __init__(
+        self, dim: int, heads: int, *, eps: float, mlp_ratio: float = 4.0, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = Attention(dim, heads)
+        self.drop_path = StochasticDepth(drop_path, "row")
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, mlp_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._feed(x + self.drop_path(self.attn(self.norm1(x))))
+
+    def with_rows(self, x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Also the attention rows (B, heads, r, L) of `Attention.with_rows`."""
+        update, weights = self.attn.with_rows(self.norm1(x), rows)
+        return self._feed(x + self.drop_path(update)), weights
+
+    def _feed(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def blocks(
+    dim: int, depth: int, heads: int, *, eps: float, mlp_ratio: float = 4.0, drop_path: float = 0.0
+) -> nn.ModuleList:
+    """`depth` blocks; the drop-path rate rises linearly from 0 to `drop_path`."""
+    rates = torch.linspace(0, drop_path, depth).tolist()
+    return nn.ModuleList(Block(dim, heads, eps=eps, mlp_ratio=mlp_ratio, drop_path=rate) for rate in rates)
+
+
+def block_macs(dim: int, tokens: Any, mlp_ratio: float = 4.0) -> Any:
+    """Of one block over `tokens` tokens (int or integer array): four D x D layers, MLP, q k^T and its use."""
+    return (4 * dim + 2 * int(dim * mlp_ratio)) * dim * tokens + 2 * dim * tokens**2
+
+
+def attention_row_macs(dim: int, rows: int, tokens: Any) -> Any:
+    """Of the extra rows that `with_rows` computes."""
+    return rows * dim * tokens
+
+
+def init_vit(module: nn.Module) -> None:
+    """Truncated normal 0.02 for linear weights, bias 0; convolutions keep torch's own start."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+
+def grid_of(tokens: int, like: Size) -> Size:
+    """Rows and columns of a grid of `tokens` cells of unknown shape.
+
+    A square number is a square (MAE files), otherwise the factors whose ratio is nearest to that of `like`.
+    """
+    side = math.isqrt(tokens)
+    if side * side == tokens:
+        return side, side
+    pairs = [(tokens // w, w) for w in range(1, tokens + 1) if tokens % w == 0]
+    return min(pairs, key=lambda p: abs(math.log(p[0] / p[1]) - math.log(like[0] / like[1])))
+
+
+def resize_positions(positions: Tensor, source: Size, target: Size) -> Tensor:
+    """(1, h w, D) on grid `source` -> (1, h' w', D) on grid `target`, bicubic, corners not aligned."""
+    if source == target:
+        return positions
+    grid = positions.float().reshape(1, *source, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(grid, size=target, mode="bicubic", align_corners=False)
+    return resized.flatten(2).transpose(1, 2).to(positions.dtype)
+
+
+def pad_patches(weight: Tensor, patch: int) -> Tensor:
+    """Patch kernels (D, 3, p, p) -> (D, 3, patch, patch), zeros around (MAE's ViT-H has p = 14)."""
+    missing = patch - weight.shape[-1]
+    if missing < 0:
+        raise ValueError(f"patch kernel of {weight.shape[-1]} pixels does not fit into {patch}")
+    before, after = missing // 2, missing - missing // 2
+    return F.pad(weight, (before, after, before, after))
+
+
+# ViTPose's rule names patches and positions, SHaRPose's the tokens in addition
+_LOWEST = (".cls_token", ".mask_token", ".pos_embed", ".patch_embed", ".keypoint_tokens", ".quality_token")
+_UNDECAYED = ("pos_embed", "keypoint_tokens", "quality_token")
+
+
+def layer_decay_groups(module: nn.Module, recipe: Any, *, rate: float) -> list[dict[str, Any]]:
+    """Optimiser groups with the learning rate `recipe.lr` x rate^(depth + 1 - layer).
+
+    Layer 0 holds patches, positions and tokens, block i is layer i + 1, everything else (final norm, head)
+    layer depth + 1. No weight decay for vectors, biases, positions and tokens. Cards: vitpose.md 4,
+    sharpose.md 4.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    top = 2 + max(_block_index(name) for name in names)
+    groups: dict[tuple[int, bool], list[Tensor]] = {}
+    for name, parameter in module.named_parameters():
+        decayed = parameter.ndim > 1 and not name.endswith(".bias") and not _contains(name, _UNDECAYED)
+        groups.setdefault((_layer(name, top), decayed), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": recipe.lr * rate ** (top - layer),
+            "weight_decay": recipe.weight_decay if decayed else 0.0,
+        }
+        for (layer, decayed), parameters in groups.items()
+    ]
+
+
+def _layer(name: str, top: int) -> int:
+    if _contains(name, _LOWEST):
+        return 0
+    index = _block_index(name)
+    return top if index < 0 else index + 1
+
+
+def _block_index(name: str) -> int:
+    """12 for 'backbone.blocks.12.norm1.weight', -1 outside the blocks."""
+    _, found, rest = name.partition("backbone.blocks.")
+    return int(rest.split(".")[0]) if found else -1
+
+
+def _contains(name: str, parts: Sequence[str]) -> bool:
+    return any(part in name for part in parts)

@@ -1,0 +1,179 @@
+"""SimpleBaseline: Xiao, Wu, Wei, 'Simple Baselines for Human Pose Estimation and Tracking', ECCV 2018.
+
+A ResNet, three transposed convolutions, one map per joint. Card: simplebaseline.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
+from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
+from methods.parts.heads import deconv_head_macs, deconv_layers, final_layer, final_layer_macs
+from methods.parts.losses import mse_half
+from methods.parts.names import renamed
+from methods.parts.resnet import DEPTHS, BasicBlock, Bottleneck, ResNet
+
+__all__ = ["VARIANTS", "SimpleBaseline"]
+
+_STRIDE = 32  # of the trunk; the head doubles the size three times, to input/4
+
+
+class SimpleBaseline(ResNet):
+    """(B, 3, H, W) -> heatmaps (B, K, H/4, W/4), linear (no sigmoid).
+
+    `block`, `blocks`, `widths`, `style` describe the trunk (parts/resnet.py), `deconvs` the widths of the
+    head. Raises UserError when H or W is not a multiple of 32.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        blocks: Sequence[int],
+        *,
+        num_joints: int = 17,
+        input_size: Size = (256, 192),
+        widths: Sequence[int] = (64, 128, 256, 512),
+        deconvs: Sequence[int] = (256, 256, 256),
+        style: str = "pytorch",
+    ) -> None:
+        if input_size[0] % _STRIDE or input_size[1] % _STRIDE:
+            raise UserError(f"input size {input_size[0]}x{input_size[1]}", expected=f"multiples of {_STRIDE}")
+        super().__init__(block, blocks, widths, style)
+        self.input_size, self.num_joints, self.deconvs = input_size, num_joints, tuple(deconvs)
+        self.deconv_layers = deconv_layers(self.channels[-1], deconvs)
+        self.final_layer = final_layer(deconvs[-1], num_joints)
+
+    def forward(self, images: Tensor) -> Tensor:
+        c5 = self.stages(images)[-1]  # (B, C, H/32, W/32)
+        return self.final_layer(self.deconv_layers(c5))  # (B, K, H/4, W/4)
+
+    def predict(self, images: Tensor, settings: Mapping[str, Any]) -> TopDownOutput:
+        return TopDownOutput(exits=[self(images)])
+
+    def macs(self, trace: Trace) -> int:
+        """The same for every person."""
+        height, width = self.input_size
+        head = deconv_head_macs(self.channels[-1], self.deconvs, 4, (height // _STRIDE, width // _STRIDE))
+        final = final_layer_macs(self.deconvs[-1], self.num_joints, (height // 4, width // 4))
+        return self.trunk_macs(self.input_size) + head + final
+
+    def losses(self, batch: TrainBatch, progress: Progress) -> dict[str, Tensor]:
+        """JointsMSE with the factor 0.5 (card, Training)."""
+        return {"heatmap": mse_half(self(batch.images), batch.target, batch.weight)}
+
+
+def _build(depth: int, **options: Any) -> nn.Module:
+    block, blocks = DEPTHS[depth]
+    return SimpleBaseline(block, blocks, **options)
+
+
+def _build_tiny(**options: Any) -> nn.Module:
+    return SimpleBaseline(BasicBlock, (1, 1, 1, 1), widths=(16, 32, 64, 96), deconvs=(48, 48, 48), **options)
+
+
+# mmpose trains on RGB images, the official code on BGR ones (see _PROTOCOL)
+_RGB = {"colour": "rgb"}
+
+
+def _mmpose(name: str, head: str) -> Layout:
+    to_own = ((f"{head}.", ""), ("backbone.", ""))
+    from_own = (
+        ("deconv_layers.", f"{head}.deconv_layers."),
+        ("final_layer.", f"{head}.final_layer."),
+        ("", "backbone."),
+    )
+    return Layout(
+        name,
+        matches=lambda keys: f"{head}.deconv_layers.0.weight" in keys and "backbone.layer1.0.conv1.weight" in keys,
+        to_own=partial(renamed, prefixes=to_own),
+        from_own=partial(renamed, prefixes=from_own),
+        ignores=("data_preprocessor.",),
+        protocol=_RGB,
+    )
+
+
+_LAYOUTS = (
+    Layout(
+        "official",
+        matches=lambda keys: "deconv_layers.0.weight" in keys and "layer1.0.conv1.weight" in keys,
+        to_own=dict,
+        from_own=dict,
+    ),
+    _mmpose("mmpose0", "keypoint_head"),
+    _mmpose("mmpose1", "head"),
+    Layout(
+        "torchvision",
+        matches=lambda keys: "layer4.0.conv1.weight" in keys and "deconv_layers.0.weight" not in keys,
+        to_own=dict,
+        ignores=("fc.",),
+        partial=True,
+    ),
+)
+
+# QUIRK: the official code reads images with cv2 (BGR) and normalises them with the RGB mean and std without a
+# swap, so weights in the official layout expect that order; mmpose's expect RGB and their layouts say so.
+_PROTOCOL = PoseProtocol(colour="bgr")
+
+_OFFICIAL = Recipe(
+    epochs=140,
+    batch=128,
+    lr=1e-3,
+    milestones=(90, 120),
+    target=TargetSpec("msra", 2.0, 4),
+    augmentation=Augmentation(scale=0.3, rotation=40.0, half_body=0.0),
+    trunk="torchvision",
+    source="microsoft/human-pose-estimation.pytorch@49f3f44, experiments/coco/*/256x192*.yaml",
+    differs=(
+        "weight decay 0: the YAML says 1e-4, but the official Adam never receives it",
+        "sigma 2 as for 256x192; the published 384x288 models use sigma 3",
+    ),
+)
+_QUICK = Recipe(
+    epochs=40,
+    batch=64,
+    lr=2e-3,
+    schedule="cosine",
+    warmup_steps=50,
+    warmup_ratio=0.1,
+    target=TargetSpec("msra", 1.5, 4),
+    augmentation=Augmentation(scale=0.15, rotation=15.0, half_body=0.0),
+    differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
+)
+
+_STYLE = Knob("style", "build", "pytorch", "which convolution of a bottleneck has the stride", ("pytorch", "caffe"))
+
+
+def _variant(depth: int) -> Variant:
+    return Variant(
+        name=f"simplebaseline_r{depth}",
+        method="simplebaseline",
+        build=partial(_build, depth),
+        protocol=_PROTOCOL,
+        knobs=(_STYLE,) if DEPTHS[depth][0] is Bottleneck else (),
+        layouts=_LAYOUTS,
+        recipes={"official": _OFFICIAL, "quick": replace(_QUICK, lr=1e-3)},
+        source="arXiv 1804.06208",
+        published=(("SimpleBaseline", f"*es[Nn]et[-_]{depth}*"),),
+    )
+
+
+VARIANTS = (
+    *(_variant(depth) for depth in DEPTHS),
+    Variant(
+        name="simplebaseline_tiny",
+        method="simplebaseline",
+        build=_build_tiny,
+        input_size=(128, 96),
+        layouts=_LAYOUTS[:1],
+        recipes={"quick": _QUICK, "official": _OFFICIAL},
+        note="small enough to train on a CPU in minutes; not a published network",
+        source="arXiv 1804.06208, scaled down",
+    ),
+)

@@ -1,0 +1,355 @@
+"""ViTPose: Xu, Zhang, Zhang, Tao, 'ViTPose: Simple Vision Transformer Baselines', NeurIPS 2022.
+
+A plain vision transformer over 16x16 patches and a light decoder: two transposed convolutions (classic) or
+one convolution after bilinear enlargement (simple). Card: vitpose.md. Own tensor names are the official ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import UserError, WeightsError
+from harness.method import Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
+from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
+from methods.parts import vit
+from methods.parts import vit_names as names
+from methods.parts.arithmetic import conv_macs
+from methods.parts.heads import deconv_head_macs, deconv_layers, final_layer, final_layer_macs
+from methods.parts.losses import mse
+
+__all__ = ["VARIANTS", "ViTPose"]
+
+_EPS = 1e-6  # of every LayerNorm; the Hugging Face default is 1e-12, SHaRPose has 1e-5
+_DECONVS = (256, 256)
+
+
+class _PatchEmbed(nn.Module):
+    """(B, 3, H, W) -> (B, h w, D), row by row."""
+
+    def __init__(self, dim: int, patch: int) -> None:
+        super().__init__()
+        # QUIRK: padding 2 with stride = kernel shifts every patch by two pixels, and the last two rows and
+        # columns of the image are never seen; published weights expect it.
+        self.proj = nn.Conv2d(3, dim, patch, stride=patch, padding=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class _Backbone(nn.Module):
+    """(B, 3, H, W) -> (B, D, h, w) with h = H / patch."""
+
+    def __init__(self, size: _Size, grid: Size, patch: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.patch_embed = _PatchEmbed(size.dim, patch)
+        self.pos_embed = nn.Parameter(torch.empty(1, grid[0] * grid[1] + 1, size.dim))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.blocks = vit.blocks(
+            size.dim, size.depth, size.heads, eps=_EPS, mlp_ratio=size.mlp_ratio, drop_path=size.drop_path
+        )
+        self.last_norm = nn.LayerNorm(size.dim, eps=_EPS)
+        vit.init_vit(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        # QUIRK: there is no class token, but its slot of the position embedding is added to every patch;
+        # published weights were trained so.
+        x = self.patch_embed(images) + self.pos_embed[:, 1:] + self.pos_embed[:, :1]
+        for block in self.blocks:
+            x = block(x)
+        return self.last_norm(x).transpose(1, 2).unflatten(2, self.grid)
+
+
+class _ClassicHead(nn.Module):
+    """Two doublings by transposed convolution, then 1x1: (B, D, h, w) -> (B, K, 4h, 4w)."""
+
+    def __init__(self, dim: int, num_joints: int) -> None:
+        super().__init__()
+        self.deconv_layers = deconv_layers(dim, _DECONVS)
+        self.final_layer = final_layer(_DECONVS[-1], num_joints)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.final_layer(self.deconv_layers(features))
+
+    def macs(self, grid: Size) -> int:
+        inputs = self.deconv_layers[0].in_channels
+        final = final_layer_macs(_DECONVS[-1], self.final_layer.out_channels, (4 * grid[0], 4 * grid[1]))
+        return deconv_head_macs(inputs, _DECONVS, 4, grid) + final
+
+
+class _SimpleHead(nn.Module):
+    """ReLU, bilinear enlargement to the heatmap size, then 3x3: (B, D, h, w) -> (B, K, s h, s w)."""
+
+    def __init__(self, dim: int, num_joints: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.final_layer = final_layer(dim, num_joints, kernel=3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        large = F.interpolate(
+            F.relu(features), scale_factor=self.factor, mode="bilinear", align_corners=False
+        )
+        return self.final_layer(large)
+
+    def macs(self, grid: Size) -> int:
+        layer = self.final_layer
+        size = (self.factor * grid[0], self.factor * grid[1])
+        return final_layer_macs(layer.in_channels, layer.out_channels, size, kernel=3)
+
+
+@dataclass(frozen=True)
+class _Size:
+    """`layer_decay` belongs to the recipe."""
+
+    dim: int
+    depth: int
+    heads: int
+    drop_path: float = 0.0
+    layer_decay: float = 1.0
+    mlp_ratio: float = 4.0
+
+
+# QUIRK: S has 12 heads of 32, not the 6 of DeiT and timm: the authors trained it so, and no shape in a file tells.
+_SIZES = {
+    "s": _Size(384, 12, 12, drop_path=0.1, layer_decay=0.80),
+    "b": _Size(768, 12, 12, drop_path=0.3, layer_decay=0.75),
+    "l": _Size(1024, 24, 16, drop_path=0.5, layer_decay=0.80),
+    "h": _Size(1280, 32, 16, drop_path=0.55, layer_decay=0.85),
+}
+_TINY = _Size(96, 5, 4, mlp_ratio=2.0)
+
+
+class ViTPose(nn.Module):
+    """(B, 3, H, W) -> heatmaps (B, K, H/4, W/4), linear.
+
+    `simple` chooses the decoder. Raises UserError when H or W is not a multiple of the patch size.
+    """
+
+    def __init__(
+        self,
+        size: _Size,
+        *,
+        simple: bool,
+        num_joints: int = 17,
+        input_size: Size = (256, 192),
+        patch: int = 16,
+    ) -> None:
+        super().__init__()
+        if input_size[0] % patch or input_size[1] % patch:
+            raise UserError(
+                f"input size {input_size[0]}x{input_size[1]}",
+                expected=f"height and width divisible by {patch}, the patch size",
+                hint=f"take {_round(input_size[0], patch)}x{_round(input_size[1], patch)}",
+            )
+        self.input_size, self.num_joints, self.size, self.patch = input_size, num_joints, size, patch
+        self.backbone = _Backbone(size, (input_size[0] // patch, input_size[1] // patch), patch)
+        head = _SimpleHead(size.dim, num_joints, patch // 4) if simple else _ClassicHead(size.dim, num_joints)
+        self.keypoint_head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.keypoint_head(self.backbone(images))
+
+    def predict(self, images: Tensor, settings: Mapping[str, Any]) -> TopDownOutput:
+        return TopDownOutput(exits=[self(images)])
+
+    def macs(self, trace: Trace) -> int:
+        """The same for every person."""
+        grid, size = self.backbone.grid, self.size
+        patches = conv_macs(3, size.dim, self.patch, grid)
+        body = size.depth * vit.block_macs(size.dim, grid[0] * grid[1], size.mlp_ratio)
+        return patches + body + self.keypoint_head.macs(grid)
+
+    def losses(self, batch: TrainBatch, progress: Progress) -> dict[str, Tensor]:
+        """JointsMSE of mmpose, without the factor 0.5 (card, 4)."""
+        return {"heatmap": mse(self(batch.images), batch.target, batch.weight)}
+
+    def adapt_state(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """`state` (own names) fitted to this input size, and notes on what was changed or cannot be known.
+
+        The position embedding is interpolated to this grid, smaller patch kernels are padded with zeros.
+        Raises WeightsError for a file of another size, head or joint set.
+        """
+        state, notes = dict(state), []
+        _check_same_network(_describe(state), _describe(self.state_dict()))
+        kernel = state.get("backbone.patch_embed.proj.weight")
+        if kernel is not None and kernel.shape[-1] < self.patch:
+            state["backbone.patch_embed.proj.weight"] = vit.pad_patches(kernel, self.patch)
+            notes.append(f"patch kernels padded from {kernel.shape[-1]} to {self.patch} pixels")
+        positions = state.get("backbone.pos_embed")
+        if positions is not None and positions.shape[1] != self.backbone.pos_embed.shape[1]:
+            source = vit.grid_of(positions.shape[1] - 1, self.backbone.grid)
+            patches = vit.resize_positions(positions[:, 1:], source, self.backbone.grid)
+            state["backbone.pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
+            notes.append(
+                "position embedding interpolated from {}x{} to {}x{}".format(*source, *self.backbone.grid)
+            )
+        if self.size.dim == 384:
+            notes.append(
+                "a file does not tell its number of heads: this network has 12, DeiT's and timm's small have 6"
+            )
+        return state, notes
+
+
+def _round(pixels: int, multiple: int) -> int:
+    return max(1, round(pixels / multiple)) * multiple
+
+
+def _describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the names and shapes of own tensors tell; fields of absent parts are missing."""
+    blocks = {int(name.split(".")[2]) for name in state if name.startswith("backbone.blocks.")}
+    found: dict[str, Any] = {"depth": len(blocks)} if blocks else {}
+    if "backbone.patch_embed.proj.weight" in state:
+        found["width"] = state["backbone.patch_embed.proj.weight"].shape[0]
+    if "keypoint_head.final_layer.weight" in state:
+        found["head"] = "classic" if "keypoint_head.deconv_layers.0.weight" in state else "simple"
+        found["joints"] = state["keypoint_head.final_layer.weight"].shape[0]
+    return found
+
+
+def _check_same_network(found: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    if any(found[field] != own[field] for field in found):
+        raise WeightsError(
+            f"the file holds a ViTPose {_name(found)}",
+            expected=_name(own),
+            hint="choose the variant that fits the file",
+        )
+
+
+def _name(facts: Mapping[str, Any]) -> str:
+    """'B, classic head, 17 joints'."""
+    sizes = {(size.dim, size.depth): name.upper() for name, size in _SIZES.items()}
+    width, depth = facts.get("width"), facts.get("depth")
+    parts = [sizes.get((width, depth), f"of width {width} and depth {depth}")]  # type: ignore[arg-type]
+    parts += [f"{facts['head']} head", f"{facts['joints']} joints"] if "head" in facts else []
+    return ", ".join(parts)
+
+
+def _from_mae(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoder of a pretrained file. MAE's `norm` is not `last_norm`, which starts fresh (card, 2)."""
+    if names.is_six_headed(state):
+        raise WeightsError(
+            "an image classifier of width 384 (DeiT, timm): its attention has 6 heads",
+            expected="a small network with 12 heads, as the authors' own MAE-small file",
+        )
+    own = names.from_mae(state)
+    return {name: value for name, value in own.items() if not name.startswith("backbone.norm.")}
+
+
+_LAYOUTS = (
+    Layout(
+        "vitpose++",
+        matches=lambda keys: "backbone.blocks.0.mlp.experts.0.weight" in keys,
+        to_own=names.merge_experts,
+        ignores=("associate_keypoint_heads.",),
+    ),
+    Layout(  # also mmpose 0.x, of which the official code is a fork
+        "official",
+        matches=lambda keys: (
+            "backbone.blocks.0.attn.qkv.weight" in keys and "backbone.last_norm.weight" in keys
+        ),
+        to_own=dict,
+        from_own=dict,
+    ),
+    Layout(
+        "mmpose1",
+        matches=lambda keys: "backbone.layers.0.ln1.weight" in keys,
+        to_own=names.from_mmpose1,
+        from_own=names.to_mmpose1,
+        ignores=("data_preprocessor.",),
+    ),
+    Layout(
+        "huggingface",
+        matches=lambda keys: "backbone.encoder.layer.0.layernorm_before.weight" in keys,
+        to_own=names.from_hugging_face,
+        from_own=names.to_hugging_face,
+    ),
+    Layout(
+        "mae",
+        matches=lambda keys: "blocks.0.attn.qkv.weight" in keys and "patch_embed.proj.weight" in keys,
+        to_own=_from_mae,
+        ignores=("decoder_", "mask_token"),
+        partial=True,
+    ),
+)
+
+_PROTOCOL = PoseProtocol(codec="udp", decoder="udp_dark", dialect="mmpose0")
+
+_OFFICIAL = Recipe(
+    epochs=210,
+    batch=512,
+    lr=5e-4,
+    optimiser="adamw",
+    weight_decay=0.1,
+    clip_norm=1.0,
+    milestones=(170, 200),
+    warmup_steps=500,
+    target=TargetSpec("udp", sigma=2.0, stride=4),
+    augmentation=Augmentation(dialect="mmpose0", scale=0.5, rotation=40.0, shift=0.4, shift_prob=0.3),
+    trunk="mae",
+    source="ViTAE-Transformer/ViTPose@c050ed2, configs/body/2d_kpt_sview_rgb_img/topdown_heatmap/coco/ViTPose_*",
+    differs=("sigma 2 as for 256x192; 384x288 wants sigma 3",),
+)
+_QUICK = Recipe(
+    epochs=80,
+    batch=64,
+    lr=2e-3,
+    optimiser="adamw",
+    weight_decay=0.05,
+    clip_norm=1.0,
+    schedule="cosine",
+    warmup_steps=200,
+    target=TargetSpec("udp", sigma=2.0, stride=4),
+    augmentation=Augmentation(dialect="mmpose0", scale=0.15, rotation=15.0, half_body=0.0),
+    groups=partial(vit.layer_decay_groups, rate=1.0),
+    differs=("own recipe for the synthetic set: short, light augmentation, no pretraining, no layer decay",),
+)
+
+
+def _build(size: _Size, simple: bool, patch: int = 16, **options: Any) -> nn.Module:
+    return ViTPose(size, simple=simple, patch=patch, **options)
+
+
+def _variant(name: str, simple: bool) -> Variant:
+    size, decoder = _SIZES[name], "simple" if simple else "classic"
+    recipe = replace(_OFFICIAL, groups=partial(vit.layer_decay_groups, rate=size.layer_decay))
+    letter = name.upper()
+    return Variant(
+        name=f"vitpose_{name}{'_simple' if simple else ''}",
+        method="vitpose",
+        build=partial(_build, size, simple),
+        protocol=_PROTOCOL,
+        layouts=_LAYOUTS,
+        recipes={"official": recipe},
+        source="arXiv 2204.12484",
+        published=(
+            ("ViTPose", f"ViTPose-{letter} (With {decoder} decoder*"),
+            ("ViTPose", f"{letter} {decoder}*"),
+            ("ViTPose", f"ViTPose-{letter} {decoder}*"),
+        ),
+    )
+
+
+VARIANTS = (
+    *(_variant(name, simple) for simple in (False, True) for name in _SIZES),
+    Variant(
+        name="vitpose_tiny",
+        method="vitpose",
+        build=partial(_build, _TINY, True),
+        input_size=(128, 96),
+        protocol=_PROTOCOL,
+        layouts=_LAYOUTS[1:2],
+        recipes={
+            "quick": _QUICK,
+            "official": replace(_OFFICIAL, groups=partial(vit.layer_decay_groups, rate=0.8)),
+        },
+        note="small enough to train on a CPU in minutes; not a published network",
+        source="arXiv 2204.12484, scaled down",
+    ),
+)

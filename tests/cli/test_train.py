@@ -1,0 +1,90 @@
+"""The verb `train`."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli.main import app
+from harness.errors import DataError, SuiteError
+
+METHOD = "simplebaseline_tiny"
+
+
+def invoke(*arguments):
+    done = CliRunner().invoke(app, ["train", *arguments])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A COCO root with six images of one person each."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train2017").mkdir()
+    images, persons = [], []
+    for number in range(6):
+        cv2.imwrite(str(tmp_path / "train2017" / f"{number}.jpg"), rng.integers(0, 256, (120, 90, 3), dtype=np.uint8))
+        images.append({"id": number, "file_name": f"{number}.jpg", "width": 90, "height": 120})
+        keypoints = np.column_stack([rng.uniform(20, 70, 17), rng.uniform(20, 100, 17), np.full(17, 2)])
+        persons.append({"id": 10 + number, "image_id": number, "category_id": 1, "bbox": [15, 15, 60, 90], "area": 5000,
+                        "iscrowd": 0, "num_keypoints": 17, "keypoints": keypoints.ravel().tolist()})  # fmt: skip
+    category = {"id": 1, "name": "person", "keypoints": ["x"] * 17, "skeleton": []}
+    content = {"images": images, "annotations": persons, "categories": [category]}
+    (tmp_path / "annotations" / "person_keypoints_train2017.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_a_dry_run_prints_the_whole_recipe_and_what_departs_from_the_source(tmp_path):
+    text = invoke("simplebaseline_r50", "--dry-run").stdout
+    for wanted in ("epochs", "140", "90, 120", "augmentation.rotation", "40.0", "Departs from its source", "weight decay 0"):
+        assert wanted in text
+
+
+def test_a_dry_run_as_json_holds_the_recipe_at_the_length_asked_for():
+    plain = json.loads(invoke("simplebaseline_r50", "--dry-run", "--epochs", "14", "--json").stdout)
+    assert (plain["epochs"], plain["milestones"], plain["recipe"]) == (14, [9, 12], "official")
+    assert plain["differs"][-1] == "14 epochs in place of 140, milestones in proportion"
+
+
+def test_training_writes_weights_that_load_again_and_goes_on_when_called_again(root, tmp_path):
+    from harness.method import find_variant
+    from harness.train import checkpoints
+
+    out = tmp_path / "out"
+    arguments = (METHOD, "--data", f"coco={root}", "--recipe", "quick", "--epochs", "2", "--workers", "0")
+    made = json.loads(invoke(*arguments, "--out", str(out), "--json").stdout)
+    assert (made["epochs"], made["steps"], made["persons"]) == (2, 2, 6)
+    path = out / f"{METHOD}.safetensors"
+    _, report = checkpoints.open_variant(find_variant(METHOD), path)
+    assert report.unexplained == report.missing == ()
+    metadata = checkpoints.read(path)[1]
+    assert metadata["recipe_name"] == "quick" and metadata["data_name"] == "coco_train2017"
+    again = json.loads(invoke(*arguments, "--out", str(out), "--json").stdout)
+    assert again["images_per_second"] == 0.0 and again["loss"] == made["loss"]
+    started = invoke(*arguments, "--out", str(tmp_path / "next"), "--init", str(path))
+    assert "next" in started.stdout
+    assert "init" in checkpoints.read(tmp_path / "next" / f"{METHOD}.safetensors")[1]
+
+
+def test_an_unknown_recipe_lists_those_there_are():
+    with pytest.raises(SuiteError) as caught:
+        invoke(METHOD, "--recipe", "oficial", "--dry-run")
+    assert "official" in caught.value.hint
+
+
+def test_a_folder_without_coco_says_what_was_expected(tmp_path):
+    with pytest.raises(DataError) as caught:
+        invoke(METHOD, "--data", f"coco={tmp_path}")
+    assert "annotations/person_keypoints_train2017.json" in caught.value.expected
+
+
+def test_a_data_argument_of_another_form_is_refused():
+    with pytest.raises(SuiteError, match="--data voc"):
+        invoke(METHOD, "--data", "voc=/tmp")
