@@ -19,3 +19,35 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-binary xtcocotools -e ".[onnx,crowdpose,test]"
 	touch $@
+
+# ---------------------------------------------------------------------------------------------------------------
+export OMP_WAIT_POLICY ?= PASSIVE
+PYTEST := $(BIN)/python -m pytest
+
+quickstart: install
+	$(PP) run suites/quickstart.yaml
+
+TINY := simplebaseline_tiny hrnet_tiny
+# from one seed; at most 30 minutes each on 2 cores
+.PHONY: train-quickstart
+train-quickstart: install
+	for variant in $(TINY); do \
+	  $(PP) train $$variant --data synthetic --recipe quick --seed 0 --out results/train/$$variant --publish results/quickstart || exit 1; \
+	done
+
+.PHONY: lint types test test-slow bench
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-test
+	$(BIN)/mypy
+
+test: lint types
+	$(PYTEST) -n 2
+
+test-slow: $(VENV)/installed-test
+	$(PYTEST) -m slow
+
+bench: $(VENV)/installed-test
+	$(PYTEST) -m benchmark_suite -s tests/benchmarks

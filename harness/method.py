@@ -198,6 +198,7 @@ class Layout:
 class Variant:
     """One size or trunk of a method, under its published name.
 
+    `codecs` are those whose maps the network writes: one heatmap a joint, unless it says otherwise.
     `build(num_joints=, input_size=, **build_knobs)` gives a Predictor with random weights. A method that *is* a file
     (ONNX) sets `open_file(path, **build_knobs)` instead. `note` is printed wherever the variant appears
     ('reconstruction'). `published` selects rows of results/published by (method, variant) patterns.
@@ -209,6 +210,7 @@ class Variant:
     input_size: Size = (256, 192)
     paradigm: Paradigm = "top-down"
     protocol: PoseProtocol = PoseProtocol()
+    codecs: tuple[str, ...] = ("biased", "unbiased", "udp")
     knobs: tuple[Knob, ...] = ()
     layouts: tuple[Layout, ...] = ()
     recipes: Mapping[str, Recipe] = field(default_factory=dict)

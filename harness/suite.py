@@ -228,6 +228,12 @@ def _protocol(
         raise SuiteError(f"protocol: {error}", where=where("protocol")) from None
     if variant.paradigm == "top-down":
         check_codec(protocol.codec, protocol.decoder)
+        if protocol.codec not in variant.codecs:
+            raise SuiteError(
+                f"{variant.name} does not write the maps that codec '{protocol.codec}' reads",
+                where=where("protocol"),
+                expected="one of " + ", ".join(variant.codecs),
+            )
     return protocol
 
 

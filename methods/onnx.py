@@ -44,16 +44,13 @@ class OnnxNetwork:
         self._open_session()
         self.output, self.heatmaps_last, self.num_joints = self._find_output()
         if self.batch is not None:
-            self._free_batch()
+            self._free_batch(self.batch)
 
     def predict(self, images: Tensor, settings: Mapping[str, Any]) -> TopDownOutput:
         """`images` (B, 3, H, W) float32 -> heatmaps (B, K, h, w) float32 on the CPU."""
         if self._threads != torch.get_num_threads():
             self._open_session()
-        array = images.detach().cpu().float().numpy()
-        step = self.batch or len(array)
-        parts = [self._run(array[i : i + step]) for i in range(0, len(array), step)]
-        return TopDownOutput(exits=[torch.from_numpy(np.concatenate(parts))])
+        return TopDownOutput(exits=[torch.from_numpy(self._in_pieces(images.detach().cpu().float().numpy()))])
 
     def macs(self, trace: Trace) -> int:
         """Counted from the graph. MeasurementError where an operator has no rule."""
@@ -77,6 +74,10 @@ class OnnxNetwork:
         if kind not in _FLOAT_INPUTS:
             raise WeightsError(f"input is {kind}", where=str(self.path), expected="float32 or float16, normalised")
         self._dtype = _FLOAT_INPUTS[kind]
+
+    def _in_pieces(self, images: np.ndarray) -> np.ndarray:
+        step = self.batch or len(images)
+        return np.concatenate([self._run(images[i : i + step]) for i in range(0, len(images), step)])
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         """(n, 3, H, W), n at most `batch` -> (n, K, h, w)."""
@@ -113,11 +114,11 @@ class OnnxNetwork:
     def _same_aspect(self, size: tuple[int, ...]) -> bool:
         return size[0] * self.input_size[1] == size[1] * self.input_size[0] and size[0] > 1
 
-    def _free_batch(self) -> None:
-        """Open the file for any batch, if two different images then give what they give one by one."""
-        fixed, batch, session = self._model, self.batch, self._session
-        images = np.random.default_rng(0).standard_normal((2, 3, *self.input_size)).astype(np.float32)
-        expected = np.concatenate([self._run(images[:1]), self._run(images[1:])])
+    def _free_batch(self, batch: int) -> None:
+        """Open the file for any batch, if one image more than its batch then gives what the pieces gave."""
+        fixed, session = self._model, self._session
+        images = np.random.default_rng(0).standard_normal((batch + 1, 3, *self.input_size)).astype(np.float32)
+        expected = self._in_pieces(images)
         self._model, self.batch = onnx_graph.set_batch(fixed, None), None
         try:
             self._session = _session(self._model, self.path, self._threads)

@@ -30,26 +30,15 @@ _EPS = 1e-6  # of every LayerNorm; the Hugging Face default is 1e-12, SHaRPose h
 _DECONVS = (256, 256)
 
 
-class _PatchEmbed(nn.Module):
-    """(B, 3, H, W) -> (B, h w, D), row by row."""
-
-    def __init__(self, dim: int, patch: int) -> None:
-        super().__init__()
-        # QUIRK: padding 2 with stride = kernel shifts every patch by two pixels, and the last two rows and
-        # columns of the image are never seen; published weights expect it.
-        self.proj = nn.Conv2d(3, dim, patch, stride=patch, padding=2)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)
-
-
 class _Backbone(nn.Module):
     """(B, 3, H, W) -> (B, D, h, w) with h = H / patch."""
 
     def __init__(self, size: _Size, grid: Size, patch: int) -> None:
         super().__init__()
         self.grid = grid
-        self.patch_embed = _PatchEmbed(size.dim, patch)
+        # QUIRK: padding 2 with stride = kernel shifts every patch by two pixels, and the last two rows and
+        # columns of the image are never seen; published weights expect it.
+        self.patch_embed = vit.PatchEmbed(size.dim, patch, padding=2)
         self.pos_embed = nn.Parameter(torch.empty(1, grid[0] * grid[1] + 1, size.dim))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.blocks = vit.blocks(
@@ -93,9 +82,7 @@ class _SimpleHead(nn.Module):
         self.final_layer = final_layer(dim, num_joints, kernel=3)
 
     def forward(self, features: Tensor) -> Tensor:
-        large = F.interpolate(
-            F.relu(features), scale_factor=self.factor, mode="bilinear", align_corners=False
-        )
+        large = F.interpolate(F.relu(features), scale_factor=self.factor, mode="bilinear", align_corners=False)
         return self.final_layer(large)
 
     def macs(self, grid: Size) -> int:
@@ -123,6 +110,7 @@ _SIZES = {
     "l": _Size(1024, 24, 16, drop_path=0.5, layer_decay=0.80),
     "h": _Size(1280, 32, 16, drop_path=0.55, layer_decay=0.85),
 }
+_SIX_HEADS = "an image classifier of width 384 (DeiT, timm): its attention has 6 heads"
 _TINY = _Size(96, 5, 4, mlp_ratio=2.0)
 
 
@@ -176,8 +164,13 @@ class ViTPose(nn.Module):
         The position embedding is interpolated to this grid, smaller patch kernels are padded with zeros.
         Raises WeightsError for a file of another size, head or joint set.
         """
-        state, notes = dict(state), []
         _check_same_network(_describe(state), _describe(self.state_dict()))
+        if names.has_six_heads(state):
+            raise WeightsError(_SIX_HEADS, expected="12 heads, as in the authors' own MAE-small file")
+        # of a pretrained encoder; MAE's `norm` is not `last_norm`, which starts fresh (card, 2)
+        unused = ("backbone.norm.", "backbone.head.", "backbone.fc_norm.")
+        state = {name: value for name, value in state.items() if not name.startswith(unused)}
+        notes = []
         kernel = state.get("backbone.patch_embed.proj.weight")
         if kernel is not None and kernel.shape[-1] < self.patch:
             state["backbone.patch_embed.proj.weight"] = vit.pad_patches(kernel, self.patch)
@@ -187,9 +180,7 @@ class ViTPose(nn.Module):
             source = vit.grid_of(positions.shape[1] - 1, self.backbone.grid)
             patches = vit.resize_positions(positions[:, 1:], source, self.backbone.grid)
             state["backbone.pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
-            notes.append(
-                "position embedding interpolated from {}x{} to {}x{}".format(*source, *self.backbone.grid)
-            )
+            notes.append("position embedding interpolated from {}x{} to {}x{}".format(*source, *self.backbone.grid))
         if self.size.dim == 384:
             notes.append(
                 "a file does not tell its number of heads: this network has 12, DeiT's and timm's small have 6"
@@ -231,17 +222,6 @@ def _name(facts: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _from_mae(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The encoder of a pretrained file. MAE's `norm` is not `last_norm`, which starts fresh (card, 2)."""
-    if names.is_six_headed(state):
-        raise WeightsError(
-            "an image classifier of width 384 (DeiT, timm): its attention has 6 heads",
-            expected="a small network with 12 heads, as the authors' own MAE-small file",
-        )
-    own = names.from_mae(state)
-    return {name: value for name, value in own.items() if not name.startswith("backbone.norm.")}
-
-
 _LAYOUTS = (
     Layout(
         "vitpose++",
@@ -251,9 +231,7 @@ _LAYOUTS = (
     ),
     Layout(  # also mmpose 0.x, of which the official code is a fork
         "official",
-        matches=lambda keys: (
-            "backbone.blocks.0.attn.qkv.weight" in keys and "backbone.last_norm.weight" in keys
-        ),
+        matches=lambda keys: "backbone.blocks.0.attn.qkv.weight" in keys and "backbone.last_norm.weight" in keys,
         to_own=dict,
         from_own=dict,
     ),
@@ -273,7 +251,7 @@ _LAYOUTS = (
     Layout(
         "mae",
         matches=lambda keys: "blocks.0.attn.qkv.weight" in keys and "patch_embed.proj.weight" in keys,
-        to_own=_from_mae,
+        to_own=names.from_mae,
         ignores=("decoder_", "mask_token"),
         partial=True,
     ),

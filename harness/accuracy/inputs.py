@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -64,7 +65,8 @@ class GroundTruth:
         pictures = pictures_of(gt, image_ids, evaluator, where)
         wanted = {p["id"]: i for i, p in enumerate(pictures)}
         known = {p.get("id") for p in gt["images"] if isinstance(p, Mapping)}
-        faults, kept, seen = Faults(where), [], set()
+        faults, kept = Faults(where), []  # type: tuple[Faults, list[dict[str, Any]]]
+        seen: set[Any] = set()
         for n, a in enumerate(gt["annotations"]):
             wrong = list(annotation_faults(n, a, known, seen, num_joints, evaluator, category))
             faults.extend(wrong)
@@ -99,6 +101,12 @@ class GroundTruth:
             pictures=pictures,
             notes=notes,
         )
+
+    @cached_property
+    def visible_first(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) number of visible joints, and (N, K) indices of the joints, visible ones first, in their order."""
+        visible = self.keypoints[..., 2] > 0
+        return visible.sum(axis=1), np.argsort(~visible, axis=1, kind="stable")
 
 
 @dataclass(frozen=True)
@@ -167,9 +175,9 @@ class Detections:
 
 def _rank_in_group(sorted_groups: np.ndarray) -> np.ndarray:
     """0, 1, 2, ... within each run of equal values."""
-    starts = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]]) if len(sorted_groups) else []
-    lengths = np.diff(np.r_[starts, len(sorted_groups)]).astype(np.int64)
-    return np.arange(len(sorted_groups)) - np.repeat(starts, lengths).astype(np.int64)
+    changes = sorted_groups[1:] != sorted_groups[:-1]
+    starts = np.flatnonzero(np.r_[len(sorted_groups) > 0, changes])
+    return np.arange(len(sorted_groups)) - np.repeat(starts, np.diff(np.r_[starts, len(sorted_groups)]))
 
 
 def _flat(rows: list[Any]) -> np.ndarray:
@@ -200,10 +208,10 @@ def _result_notes(kept: list[Mapping[str, Any]], xy: np.ndarray, image: np.ndarr
     notes = []
     if boxed:
         notes.append("the first result has a bbox: areas of predictions are box areas (this moves APm and APl)")
-    if len(kept) > 1:
-        order = np.lexsort((xy[:, -1, 0], xy[:, 0, 1], xy[:, 0, 0], image))
-        before, after = order[:-1], order[1:]
-        same = (image[before] == image[after]) & (xy[before] == xy[after]).all(axis=(1, 2))
-        if same.any():
-            notes.append(f"{int(same.sum())} poses occur twice in their image; each copy counts as a false positive")
+    order = np.lexsort((xy[:, 0, 1], xy[:, 0, 0], image))
+    before, after = order[:-1], order[1:]
+    near = (image[before] == image[after]) & (xy[before, 0] == xy[after, 0]).all(axis=1)
+    copies = int((xy[before[near]] == xy[after[near]]).all(axis=(1, 2)).sum())
+    if copies:
+        notes.append(f"{copies} poses occur twice in their image; each copy counts as a false positive")
     return tuple(notes)

@@ -29,7 +29,8 @@ MOST_DETECTIONS = 200_000  # beyond, a sample of images is judged
 _INSTALL = {
     "pycocotools": "pip install pycocotools",
     # the wheel was built for numpy 1, and the source does not build in isolation
-    "xtcocotools": "pip install cython setuptools, then: pip install --no-build-isolation --no-binary xtcocotools xtcocotools",
+    "xtcocotools": "pip install cython setuptools; "
+    "pip install --no-build-isolation --no-binary xtcocotools xtcocotools",
 }
 
 
@@ -156,13 +157,13 @@ def _crowdpose(
     run.summarize()
     values = dict(zip(STAT_NAMES["crowdpose"], run.stats, strict=True))
     for name, (low, high) in CROWDED.items():
-        part = copy.copy(run.params)
-        part.imgIds = [p["id"] for p in gt.pictures if low <= p["crowdIndex"] < high]
-        values[f"AP_{name}"] = _mean_precision(run, part) if part.imgIds else -1.0
+        run.params.imgIds = [p["id"] for p in gt.pictures if low <= p["crowdIndex"] < high]
+        values[f"AP_{name}"] = _mean_precision(run) if run.params.imgIds else -1.0
     return values
 
 
-def _mean_precision(run: Any, part: Any) -> float:
-    run.accumulate(part)
+def _mean_precision(run: Any) -> float:
+    run.evaluate()
+    run.accumulate()
     precision = run.eval["precision"][:, :, 0, 0, -1]
     return float(np.mean(precision[precision > -1])) if (precision > -1).any() else -1.0

@@ -57,7 +57,7 @@ class Matches:
 
 def match(gt: GroundTruth, dets: Detections, sigmas: Sequence[float], *, evaluator: str = "coco") -> Matches:
     """Matches every pose of `dets` once for every group and threshold. `sigmas`: (K,) OKS constants."""
-    d, g, oks = _candidates(gt, dets, np.asarray(sigmas, dtype=np.float64))
+    d, g, oks = _candidates(gt, dets, sigmas)
     ranges = _AREAS if evaluator == "coco" else {"all": _AREAS["all"]}
     status = np.empty((len(dets.score), len(ranges), len(THRESHOLDS)), dtype=np.uint8)
     positives = np.empty((len(gt.image_ids), len(ranges)), dtype=np.int64)
@@ -77,33 +77,26 @@ def match(gt: GroundTruth, dets: Detections, sigmas: Sequence[float], *, evaluat
     )
 
 
-def oks_pairs(gt: GroundTruth, dets: Detections, d: np.ndarray, g: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
+def oks_pairs(gt: GroundTruth, dets: Detections, d: np.ndarray, g: np.ndarray, sigmas: Sequence[float]) -> np.ndarray:
     """(P,) OKS of the poses `d` with the persons `g`, both (P,) indices; equal to pycocotools to the last bit.
 
     Persons with equally many visible joints are taken together, so that every sum has the reference's length and
     therefore its rounding. A person without visible joints is measured by the doubled box (COCO evaluation code).
     """
-    variances = (sigmas * 2) ** 2
-    visible = gt.keypoints[..., 2] > 0
-    counts = visible.sum(axis=1)
+    variances = (np.asarray(sigmas) * 2) ** 2
+    counts, order = gt.visible_first
     out = np.empty(len(d))
     for n in np.unique(counts[g]):
-        of_count = np.flatnonzero(counts == n)
-        row = np.zeros(len(counts), dtype=np.int64)
-        row[of_count] = np.arange(len(of_count))
         here = np.flatnonzero(counts[g] == n)
-        for start in range(0, len(here), _PAIRS_AT_ONCE):
-            chunk = here[start : start + _PAIRS_AT_ONCE]
-            dc, gc = d[chunk], g[chunk]
-            if n:
-                joints = np.nonzero(visible[of_count])[1].reshape(-1, n)[row[gc]]
-                offsets = dets.xy[dc[:, None], joints] - gt.keypoints[gc[:, None], joints, :2]
-            else:
-                joints = np.broadcast_to(np.arange(len(sigmas)), (len(chunk), len(sigmas)))
-                offsets = _beyond_doubled_box(dets.xy[dc], gt.bbox[gc])
-            e = (offsets[..., 0] ** 2 + offsets[..., 1] ** 2) / variances[joints]
-            e = e / (gt.area[gc, None] + np.spacing(1)) / 2
-            out[chunk] = np.exp(-e).sum(axis=1) / e.shape[1]
+        dc, gc = d[here], g[here]
+        joints = order[gc, : n or None]
+        if n:
+            offsets = dets.xy[dc[:, None], joints] - gt.keypoints[gc[:, None], joints, :2]
+        else:
+            offsets = _beyond_doubled_box(dets.xy[dc], gt.bbox[gc])
+        e = (offsets[..., 0] ** 2 + offsets[..., 1] ** 2) / variances[joints]
+        e = e / (gt.area[gc, None] + np.spacing(1)) / 2
+        out[here] = np.exp(-e).sum(axis=1) / e.shape[1]
     return out
 
 
@@ -113,7 +106,9 @@ def _beyond_doubled_box(xy: np.ndarray, box: np.ndarray) -> np.ndarray:
     return np.maximum(0, low - xy) + np.maximum(0, xy - high)
 
 
-def _candidates(gt: GroundTruth, dets: Detections, sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _candidates(
+    gt: GroundTruth, dets: Detections, sigmas: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pose index, person index and OKS of the pairs in one image that reach the lowest threshold."""
     persons = np.bincount(gt.image, minlength=len(gt.image_ids))
     first = np.cumsum(persons) - persons

@@ -23,9 +23,7 @@ _EXAMPLES = 3  # of each kind in the table; --json has all
 
 @app.command()
 def check(
-    root: Path | None = typer.Argument(
-        None, help="COCO root, or a folder with person_keypoints*.json and images/."
-    ),
+    root: Path | None = typer.Argument(None, help="COCO root, or a folder with person_keypoints*.json and images/."),
     annotations: Path | None = typer.Option(None, help="One annotation file instead of a root."),
     images: Path | None = typer.Option(None, help="The image folder of --annotations."),
     as_json: bool = typer.Option(False, "--json", help="All faults as JSON."),
@@ -38,11 +36,7 @@ def check(
         )
     faults = _check(annotations or root or Path(), images)
     if as_json:
-        print(
-            json.dumps(
-                {"schema": 1, "counts": _counts(faults), "faults": [asdict(f) for f in faults]}, indent=1
-            )
-        )
+        print(json.dumps({"schema": 1, "counts": _counts(faults), "faults": [asdict(f) for f in faults]}, indent=1))
     elif faults:
         _print_table(faults)
     else:
@@ -53,11 +47,10 @@ def check(
 def _check(target: Path, images: Path | None) -> list[Fault]:
     from harness.data.check import check as find_faults
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("images", total=None)
-        return find_faults(
-            target, images, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+        return find_faults(target, images, lambda done, total: progress.update(task, completed=done, total=total))
 
 
 def _counts(faults: list[Fault]) -> dict[str, int]:

@@ -91,8 +91,8 @@ def raw_outputs(
 ) -> dict[str, np.ndarray]:
     """exit0, exit1, ..., quality, trace_* of `network` for `images` (N, 3, H, W).
 
-    A network with `forward_raw(images, *, train, rois) -> dict` names its own outputs. Raises UserError for
-    `train` or `rois` with a network that has none.
+    A network with `forward_raw(images, *, settings, train, rois) -> dict` names its own outputs. Raises
+    UserError for `train` or `rois` with a network that has none.
     """
     import torch
 
@@ -100,7 +100,7 @@ def raw_outputs(
     own = getattr(network, "forward_raw", None)
     with torch.inference_mode():
         if own is not None:
-            found = own(batch, train=train, rois=None if rois is None else torch.from_numpy(rois))
+            found = own(batch, settings=settings, train=train, rois=None if rois is None else torch.from_numpy(rois))
         elif train or rois is not None:
             raise UserError(f"{type(network).__name__} has no {'training outputs' if train else 'regions'} of its own")
         else:
@@ -157,6 +157,8 @@ def _open(
     if report.unexplained:
         names = ", ".join(report.unexplained[:5])
         print(f"warning: {len(report.unexplained)} tensors of the file are not used: {names}", file=sys.stderr)
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
     said = {"layout": report.layout, "unexplained": list(report.unexplained), "ignored": list(report.ignored)}
     return network, said
 

@@ -108,6 +108,7 @@ class Stopwatch:
 
 
 _LEAST_ROUNDS = 3
+_MOST_TRIES = 3  # rounds made for each one asked for, when samples are starved
 _STARVED = 0.7  # of the cores a call usually keeps busy: below, something else had the machine
 
 Call = Callable[[], object]
@@ -129,9 +130,8 @@ def measure(
     with _fixed(execution) as settings:
         began = watch.read()[0]
         warm = {name: _warm_up(call, execution, watch, len(callables)) for name, call in callables.items()}
-        rounds = list(_rounds(callables, execution, watch, began))
-    threads = settings["threads"] if execution.device == "cpu" else 0
-    samples = {name: _judged([r[name] for r in rounds], threads) for name in callables}
+        threads = settings["threads"] if execution.device == "cpu" else 0
+        samples = _rounds(callables, execution, watch, threads, began)
     reference = samples[next(iter(callables))]
     return {
         name: _result(own, None if own is reference else reference, warm[name], execution, settings)
@@ -176,14 +176,21 @@ def _warm_up(call: Call, execution: Execution, watch: Stopwatch, methods: int) -
 
 
 def _rounds(
-    callables: Mapping[str, Call], execution: Execution, watch: Stopwatch, began: float
-) -> Iterator[dict[str, Sample]]:
+    callables: Mapping[str, Call], execution: Execution, watch: Stopwatch, threads: int, began: float
+) -> dict[str, tuple[Sample, ...]]:
+    """Rounds until every call has as many kept samples as asked for, or the time or `_MOST_TRIES` x the rounds is up."""
     names = list(callables)
-    for number in range(execution.rounds):
-        if number >= _LEAST_ROUNDS and watch.read()[0] - began > execution.seconds:
-            return
-        order = names if number % 2 == 0 else names[::-1]
-        yield {name: _timed(callables[name], watch, number) for name in order}
+    samples: dict[str, list[Sample]] = {name: [] for name in names}
+    judged: dict[str, tuple[Sample, ...]] = {}
+    for number in range(_MOST_TRIES * execution.rounds):
+        for name in names if number % 2 == 0 else names[::-1]:
+            samples[name].append(_timed(callables[name], watch, number))
+        judged = {name: _judged(own, threads) for name, own in samples.items()}
+        fewest = min(sum(not s.starved for s in own) for own in judged.values())
+        out_of_time = watch.read()[0] - began > execution.seconds and number + 1 >= _LEAST_ROUNDS
+        if fewest >= execution.rounds or out_of_time:
+            break
+    return judged
 
 
 def _judged(samples: Sequence[Sample], threads: int) -> tuple[Sample, ...]:

@@ -163,8 +163,7 @@ def _reconcile(ours: FvcoreCount, theirs: Mapping[str, Counter[str]], forward: F
                     f"{group}: fvcore counts {a:,} macs, torch {b:,}",
                     where=f"module {_public(name) or 'the whole forward'} ({kinds[name]})",
                     expected="the same work seen by both counters",
-                    hint="work inside a custom autograd function or a scripted function is hidden from one of them; "
-                    "so is a product whose result reaches no output",
+                    hint="work inside a custom autograd function or a scripted function is hidden from fvcore",
                 )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +19,17 @@ from math import prod
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import conv_flop_jit, elementwise_flop_counter, get_shape, linear_flop_jit
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import MeasurementError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # fvcore scripts functions on import, which torch deprecates
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import conv_flop_jit, elementwise_flop_counter, get_shape, linear_flop_jit
 
 __all__ = ["CONVOLUTION", "MATRIX", "Forward", "FvcoreCount", "count_with_fvcore", "count_with_torch"]
 
@@ -44,7 +50,7 @@ class Forward(nn.Module):
         self._tensor_at = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         self._leaves, self._target = leaves, [target]  # in a list, so that a module is not registered twice
         self.tensors = tuple(leaves[i] for i in self._tensor_at)
-        self.keep_alive = False
+        self.tracing = False
         if network is not None:
             self.network = network
 
@@ -52,32 +58,11 @@ class Forward(nn.Module):
         leaves = list(self._leaves)
         for at, tensor in zip(self._tensor_at, tensors, strict=True):
             leaves[at] = tensor
-        with _kept_alive(self if self.keep_alive else None) as kept:
-            output = self._target[0](*tree_unflatten(leaves, self._spec))
-        return (*_tensors_of(output), *kept)
-
-
-@contextmanager
-def _kept_alive(root: nn.Module | None) -> Iterator[list[Tensor]]:
-    """Collects a corner of each convolution's and linear's output: a trace drops work that reaches no output,
-    but the machine does it all the same."""
-    kept: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            kept.append(output[..., :1].clone())
-
-    layers = (
-        []
-        if root is None
-        else [m for m in root.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
-    )
-    handles = [layer.register_forward_hook(keep) for layer in layers]
-    try:
-        yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
+        if not self.tracing:
+            return tuple(_tensors_of(self._target[0](*tree_unflatten(leaves, self._spec))))
+        with _Traceable() as traceable:
+            output = _tensors_of(self._target[0](*tree_unflatten(leaves, self._spec)))
+        return (*output, *traceable.kept)
 
 
 def _tensors_of(output: Any) -> list[Tensor]:
@@ -102,6 +87,41 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+class _Traceable(TorchFunctionMode):
+    """Makes a trace hold all that ran. `kept` collects a corner of each matrix result: a trace drops work that
+    reaches no output, but the machine does it all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Tensor] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.full, torch.full_like, Tensor.new_full):
+            args = _without_bool(func, args, kwargs)
+        result = func(*args, **kwargs)
+        if _MATRIX_FUNCTION.search(getattr(func, "__name__", "")):
+            self.kept += [t.reshape(-1)[:1].clone() for t in tree_leaves(result) if isinstance(t, Tensor)]
+        return result
+
+
+_MATRIX_FUNCTION = re.compile(r"conv|matmul|mm$|^linear$|attention|einsum|^mv$|^dot$|addmv")
+
+
+def _without_bool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Filling with a Python bool breaks torch.jit's alias analysis (an internal assertion); with 0 or 1 it does not."""
+    at = 2 if func is Tensor.new_full else 1
+    fill = kwargs.get("fill_value", args[at] if len(args) > at else None)
+    if not isinstance(fill, bool):
+        return args
+    if func is torch.full:  # the only one whose dtype follows the fill value
+        kwargs.setdefault("dtype", torch.bool)
+    kwargs["fill_value"] = int(fill)
+    return args[:at]
+
+
 # fvcore -------------------------------------------------------------------------------------------------------------
 
 
@@ -119,13 +139,13 @@ def count_with_fvcore(forward: Forward) -> FvcoreCount:
     analysis = FlopCountAnalysis(forward, forward.tensors).set_op_handle(**_HANDLES)
     analysis.set_op_handle(
         "aten::clone", None
-    )  # a copy is free, and ours in `_kept_alive` are not the network's
+    )  # a copy is free, and ours in `_Traceable` are not the network's
     analysis.ancestor_mode("caller").tracer_warnings("none")
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     logger = logging.getLogger("torch.jit")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    forward.keep_alive = True
+    forward.tracing = True
     try:
         with _plain_attention():
             modules = analysis.by_module_and_operator()
@@ -138,7 +158,7 @@ def count_with_fvcore(forward: Forward) -> FvcoreCount:
             hint="give the real input the network is used with, and return tensors",
         ) from error
     finally:
-        forward.keep_alive = False
+        forward.tracing = False
         logger.setLevel(level)
     whole = {name: Counter({k: int(v) for k, v in counts.items()}) for name, counts in modules.items()}
     return FvcoreCount(whole, Counter(analysis.unsupported_ops()), analysis.canonical_module_name)

@@ -44,12 +44,8 @@ def parse_json(path: Path, kind: str) -> Any:
     except json.JSONDecodeError as error:
         position = f"line {error.lineno}, column {error.colno}, character {error.pos} of {len(error.doc)}"
         cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
-        what = (
-            f"{kind} {'ends too early: it is truncated' if cut else 'is not JSON'} ({error.msg}; {position})"
-        )
-        raise DataError(
-            what, where=f"{path}:{error.lineno}", hint="copy or download the file again"
-        ) from None
+        what = f"{kind} {'ends too early: it is truncated' if cut else 'is not JSON'} ({error.msg}; {position})"
+        raise DataError(what, where=f"{path}:{error.lineno}", hint="copy or download the file again") from None
     except (UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{kind} is not JSON ({error})", where=str(path)) from None
 

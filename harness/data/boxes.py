@@ -41,7 +41,8 @@ class Boxes:
 def from_ground_truth(dataset: Dataset, cleaning: str = "hrnet") -> Boxes:
     """Boxes of all persons with at least one labelled joint that are no crowd region; score 1.
 
-    `cleaning`: "hrnet" (official code and mmpose 0.x), "mmpose1" or "none". Source: HRNet card, section B.
+    `cleaning`: "hrnet" (official code and mmpose 0.x), "mmpose1" or "none".
+    Source: the top-down protocol published with HRNet.
     Boxes without any extent after cleaning are dropped.
     """
     if cleaning not in CLEANINGS:

@@ -195,6 +195,10 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _whole_or(value: Any, otherwise: int) -> int:
+    return value if _is_whole(value) else otherwise
+
+
 def leaves_folder(file: str) -> bool:
     """Whether a file name of an annotation file is absolute or climbs out with '..', on any system."""
     posix, windows = PurePosixPath(file), PureWindowsPath(file)
@@ -227,7 +231,7 @@ def _persons(entries: list[dict[str, Any]], image_ids: set[int], skeleton: Skele
             area=area,
             keypoints=joints,
             iscrowd=bool(entry.get("iscrowd", 0)),
-            num_keypoints=said if _is_whole(said := entry.get("num_keypoints")) else count,
+            num_keypoints=_whole_or(entry.get("num_keypoints"), count),
         )
         for entry, box, area, joints, count in zip(entries, boxes.tolist(), areas.tolist(), keypoints, counts)
     ]

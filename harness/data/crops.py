@@ -43,7 +43,7 @@ def center_scale(xywh: ArrayLike, input_size: Size, padding: float = 1.25) -> tu
     """Boxes (N, 4) or (4,) in pixels -> centers (N, 2) in pixels, scales (N, 2) in units of 200 px, float32.
 
     The shorter side grows to the aspect of `input_size` (height, width), then both grow by `padding`.
-    Source: HRNet card, section B; rounding to float32 comes before the padding, as there.
+    Source: the top-down protocol published with HRNet; float32 rounding comes before the padding, as there.
     """
     boxes = np.asarray(xywh, dtype=np.float64)
     x, y, w, h = np.moveaxis(boxes, -1, 0)
@@ -66,7 +66,7 @@ def affine(
 
     center (2,) px, scale (2,) in units of 200 px, rotation in degrees, size (height, width) of the crop.
     The biased transform takes its extent from the width alone and maps w px on W; UDP maps w px on W - 1.
-    Source: HRNet card, section C.
+    Source: the top-down protocol published with HRNet.
     """
     center32 = np.asarray(center, dtype=np.float32)
     extent = np.asarray(scale, dtype=np.float32) * np.float32(PIXEL_STD)

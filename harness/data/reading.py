@@ -55,9 +55,7 @@ def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        hint = (
-            "check the image folder" if path.parent.is_dir() else f"the folder {path.parent} does not exist"
-        )
+        hint = "check the image folder" if path.parent.is_dir() else f"the folder {path.parent} does not exist"
         raise DataError("image file is missing", where=str(path), hint=hint) from None
     except OSError as error:
         raise DataError(f"image file cannot be read: {error.strerror}", where=str(path)) from None

@@ -46,7 +46,7 @@ def decode(
     `simcc` the pair (B, K, W * split), (B, K, H * split) and answers in input pixels. `dialect` says whose
     border rules hold where code lines differ: hrnet, mmpose0 or mmpose1; decoders HRNet does not have follow
     mmpose 0.x there. `blur_kernel` belongs to dark, udp_dark, udp_combined and megvii; `beta` and `debias` to
-    soft_argmax (maps trained with a squared error lie in 0..1 and need a beta of 20 or more); `split` to
+    soft_argmax (maps trained with a squared error lie in 0..1 and need a beta of about 20); `split` to
     simcc.
 
     Raises UserError for an unknown decoder or dialect, an even kernel, maps of the wrong shape. Values that

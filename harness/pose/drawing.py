@@ -49,8 +49,10 @@ def draw_poses(
     canvas = np.ascontiguousarray(image).copy()
     for x, y, w, h in np.asarray(boxes if boxes is not None else (), dtype=np.float64).reshape(-1, 4):
         _box(canvas, (x, y), (x + w, y + h))
-    for person in people[np.argsort([_extent(p) for p in people])[::-1]]:  # the small ones, far away, on top
-        _person(canvas, person, skeleton, score_threshold)
+    shown = (people[..., 2] > score_threshold) & np.isfinite(people).all(axis=-1)
+    extents = [min(_extent(p[s]), max(image.shape)) for p, s in zip(people, shown)]
+    for n in np.argsort(extents)[::-1]:  # the small ones, far away, on top
+        _person(canvas, people[n], shown[n], extents[n], skeleton)
     if caption:
         _caption(canvas, caption)
     return canvas
@@ -69,10 +71,9 @@ def side_by_side(images: Sequence[Image], *, gap: int = 8) -> Image:
     return np.concatenate(row, axis=1)
 
 
-def _extent(person: NDArray[np.float64]) -> float:
-    """Size of a person in pixels: the longer side of what was found of it."""
-    found = person[person[:, 2] > 0, :2]
-    return float(np.ptp(found, axis=0).max()) if len(found) else 0.0
+def _extent(joints: NDArray[np.float64]) -> float:
+    """Size of a person in pixels: the longer side of what is shown of it."""
+    return float(np.ptp(joints[:, :2], axis=0).max()) if len(joints) else 0.0
 
 
 def _side(skeleton: Skeleton, *joints: int) -> str:
@@ -81,11 +82,12 @@ def _side(skeleton: Skeleton, *joints: int) -> str:
     return names.pop() if len(names) == 1 else "centre"
 
 
-def _person(canvas: Image, person: NDArray[np.float64], skeleton: Skeleton, score_threshold: float) -> None:
-    shown = (person[:, 2] > score_threshold) & np.isfinite(person).all(axis=1)
-    width = max(1, round(_extent(person) / 70))
+def _person(
+    canvas: Image, person: NDArray[np.float64], shown: NDArray[np.bool_], extent: float, skeleton: Skeleton
+) -> None:
+    width = max(2, round(extent / 70))
     limbs = [(a, b) for a, b in skeleton.limbs if shown[a] and shown[b]]
-    rim = max(1, width // 2) if width > 1 else 0  # shows on any background, but would hide a thin line
+    rim = width // 2 if extent > 80 else 0  # shows on any background, but would cover a small person
     for colour, grow in ((_DARK, rim), (None, 0))[0 if rim else 1 :]:
         for a, b in limbs:
             tint, thick = colour or SIDE_COLOURS[_side(skeleton, a, b)], width + 2 * grow
@@ -95,7 +97,7 @@ def _person(canvas: Image, person: NDArray[np.float64], skeleton: Skeleton, scor
 
 
 def _joint(canvas: Image, point: NDArray[np.float64], colour: Colour, width: int) -> None:
-    radius = 0.9 * width + 0.4
+    radius = width + 0.2
     for tint, size in ((_DARK, radius + max(0.5, width / 3)), (colour, radius)):
         cv2.circle(canvas, _fixed(point), round(size * (1 << _SUBPIXEL)), tint, -1, cv2.LINE_AA, _SUBPIXEL)
 

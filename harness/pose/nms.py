@@ -23,12 +23,13 @@ def oks_matrix(keypoints: ArrayLike, areas: ArrayLike, sigmas: Sequence[float] =
     exp(-d^2 / (2 (2 sigma)^2 a)) averaged over all joints, a the mean area of the two; scores of joints play
     no part. Source: HRNet card G7.
     """
-    points = np.asarray(keypoints, dtype=np.float64)[..., :2]
+    points = np.asarray(keypoints, dtype=np.float64)
+    x, y = points[..., 0], points[..., 1]
     area = np.asarray(areas, dtype=np.float64)
-    squared = ((points[:, None] - points[None]) ** 2).sum(axis=-1)
-    mean_area = (area[:, None] + area[None]) / 2 + np.spacing(1)
+    squared = (x[:, None] - x) ** 2 + (y[:, None] - y) ** 2
+    mean_area = (area[:, None] + area) / 2 + np.spacing(1)
     variances = (2 * np.asarray(sigmas, dtype=np.float64)) ** 2
-    return np.exp(-squared / variances / mean_area[..., None] / 2).mean(axis=-1)
+    return np.exp(squared * (-0.5 / variances) / mean_area[..., None]).mean(axis=-1)
 
 
 def oks_nms(

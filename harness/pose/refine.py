@@ -108,9 +108,10 @@ def udp_combined(maps: Float, kernel: int, dialect: str) -> tuple[Float, Float]:
     coords = blank(coords, scores, -1.0)
     # QUIRK: a joint without a maximum, at (-1, -1), reads its offset in the map of the joint before it
     place = coords[..., 0].astype(np.int64) + coords[..., 1].astype(np.int64) * w + np.arange(K) * (h * w)
+    place %= K * h * w
     offsets = [
-        np.take_along_axis(_blur(maps[:, c::3], kernel, cv2.BORDER_DEFAULT).reshape(B, -1), place % (K * h * w), axis=1)
-        for c in (1, 2)
+        np.take_along_axis(_blur(maps[:, part::3], kernel, cv2.BORDER_DEFAULT).reshape(B, K * h * w), place, axis=1)
+        for part in (1, 2)
     ]
     return coords + np.float32(combined_radius((h, w), dialect)) * np.stack(offsets, axis=-1), scores
 
@@ -121,8 +122,7 @@ def megvii(maps: Float, kernel: int, dialect: str) -> tuple[Float, Float]:
     coords, scores = peaks(smooth)
     coords = blank(coords, scores, -1.0)
     if dialect == "mmpose1":
-        # QUIRK: on an all-zero map its restored maximum is 0 / 0, which is not <= 0: the joint stays at (0,
-        # 0)
+        # QUIRK: on an all-zero map its restored maximum is 0 / 0, not <= 0, and the joint stays at (0, 0)
         coords[~maps.any(axis=(-2, -1))] = 0
     x, y = coords[..., 0], coords[..., 1]
     h, w = maps.shape[-2:]

@@ -52,7 +52,8 @@ class LoadReport:
 
     `unexplained`: tensors of the file that have no place in the network and no rule of the layout; `ignored`:
     those that a rule leaves out; `missing`: tensors that kept their start value (ImageNet trunks only).
-    `protocol`: fields in which these weights want another protocol than the variant's.
+    `protocol`: fields in which these weights want another protocol than the variant's. `notes`: what the
+    network changed to fit the file (`adapt_state`).
     """
 
     layout: str
@@ -60,6 +61,7 @@ class LoadReport:
     missing: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     sha256: str = ""
 
 
@@ -126,13 +128,14 @@ def load_into(predictor: Predictor, variant: Variant, path: Path, *, initialise:
             hint="a trunk can start a training, it cannot be measured",
         )
     assert isinstance(predictor, nn.Module)
+    own, notes = _adapt(predictor, own, state, str(path))
     wanted = {name: tuple(value.shape) for name, value in predictor.state_dict().items()}
     missing = tuple(n for n in wanted if n not in own and not n.endswith("num_batches_tracked"))
     unexplained = tuple(n for n in own if n not in wanted)
     _check(own, wanted, missing, unexplained, layout.partial, _Asked(predictor, variant, str(path), state))
     predictor.load_state_dict({n: own[n] for n in wanted if n in own}, strict=False)
     protocol = {**layout.protocol, **json.loads(metadata.get("protocol", "{}"))}
-    return LoadReport(layout.name, unexplained, missing, ignored, protocol, sha256(path))
+    return LoadReport(layout.name, unexplained, missing, ignored, protocol, notes, sha256(path))
 
 
 def open_variant(
@@ -151,7 +154,8 @@ def open_variant(
     if variant.open_file is not None:
         if path is None:
             raise UserError(f"{variant.name} is a file", hint=f"give it: --weights {variant.name}=FILE")
-        return variant.open_file(path, **build_knobs), None
+        size = {"input_size": input_size} if input_size else {}
+        return variant.open_file(path, **size, **build_knobs), None
     assert variant.build is not None
     options = {"input_size": input_size or variant.input_size, **build_knobs}
     if num_joints is None and path is not None:
@@ -170,6 +174,24 @@ class _Asked(NamedTuple):
     variant: Variant
     where: str
     state: Mapping[str, Tensor]
+
+
+def _adapt(
+    network: nn.Module, own: dict[str, Tensor], state: Mapping[str, Tensor], where: str
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """`own` fitted to the input size by the network itself, where it offers that; and its notes on what
+    changed.
+    """
+    adapt = getattr(network, "adapt_state", None)
+    if adapt is None:
+        return own, ()
+    try:
+        adapted, notes = adapt(own)
+    except WeightsError as error:
+        raise WeightsError(
+            error.what + _looks_like(state), where=where, expected=error.expected, hint=error.hint
+        ) from None
+    return adapted, tuple(notes)
 
 
 def _check(
@@ -206,7 +228,12 @@ def _fit(variant: Variant, state: Mapping[str, Tensor]) -> list[Fit]:
         return []
     layout, own, ignored = translate(variant, state)
     joints = infer_joints(variant, own)
-    wanted = _shapes(variant, num_joints=joints or 17)
+    network = _on_meta(variant, num_joints=joints or 17)
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    try:
+        own, _ = _adapt(network, {name: value.to("meta") for name, value in own.items()}, {}, "")
+    except WeightsError:
+        return []
     needed = {n for n in wanted if layout.partial or not n.endswith("num_batches_tracked")}
     present = {n: tuple(value.shape) for n, value in own.items() if n in wanted}
     patterns = {_pattern(n) for n in present}
@@ -231,10 +258,14 @@ def _looks_like(state: Mapping[str, Tensor]) -> str:
 
 
 def _shapes(variant: Variant, **options: Any) -> Shapes:
-    """Names and shapes of the network's tensors, from a build on the meta device, which takes no memory."""
+    return {name: tuple(value.shape) for name, value in _on_meta(variant, **options).state_dict().items()}
+
+
+def _on_meta(variant: Variant, **options: Any) -> nn.Module:
+    """The network built on the meta device: names and shapes, no memory."""
     assert variant.build is not None
     options.setdefault("input_size", variant.input_size)
     with torch.device("meta"):
         module = variant.build(**options)
     assert isinstance(module, nn.Module)
-    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    return module

@@ -111,7 +111,7 @@ def count_macs(model: ModelProto, shape: tuple[int, ...]) -> int:
     shapes |= {w.name: tuple(w.dims) for w in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
-            shapes |= {node.output[0]: tuple(a.t.dims) for a in node.attribute if a.name == "value"}
+            shapes[node.output[0]] = next((tuple(a.t.dims) for a in node.attribute if a.name == "value"), (None,))
     return sum(_node_macs(node, shapes) for node in graph.node)
 
 

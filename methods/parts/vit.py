@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -19,6 +18,7 @@ __all__ = [
     "Attention",
     "Block",
     "Mlp",
+    "PatchEmbed",
     "attention_row_macs",
     "block_macs",
     "blocks",
@@ -30,6 +30,17 @@ __all__ = [
 ]
 
 Size = tuple[int, int]
+
+
+class PatchEmbed(nn.Module):
+    """(B, 3, H, W) -> (B, h w, D), row by row."""
+
+    def __init__(self, dim: int, patch: int, padding: int = 0) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, patch, stride=patch, padding=padding)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -54,8 +65,9 @@ class Attention(nn.Module):
         return self._attend(q, k, v), logits.softmax(dim=-1)
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:
-        batch, tokens, _ = x.shape
-        return self.qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        batch, tokens, dim = x.shape
+        parts = self.qkv(x).reshape(batch, tokens, 3, self.heads, dim // self.heads)
+        return parts.permute(2, 0, 3, 1, 4).unbind(0)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
@@ -76,9 +88,7 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """x + drop(attention(norm x)), then x + drop(mlp(norm x)); (B, L, D) -> (B, L, D)."""
 
-    def __init__(
-        self, dim: int, heads: int, *, eps: float, mlp_ratio: float = 4.0, drop_path: float = 0.0
-    ) -> None:
+    def __init__(self, dim: int, heads: int, *, eps: float, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, heads)
@@ -102,7 +112,7 @@ def blocks(
     dim: int, depth: int, heads: int, *, eps: float, mlp_ratio: float = 4.0, drop_path: float = 0.0
 ) -> nn.ModuleList:
     """`depth` blocks; the drop-path rate rises linearly from 0 to `drop_path`."""
-    rates = torch.linspace(0, drop_path, depth).tolist()
+    rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
     return nn.ModuleList(Block(dim, heads, eps=eps, mlp_ratio=mlp_ratio, drop_path=rate) for rate in rates)
 
 

@@ -12,7 +12,7 @@ __all__ = [
     "from_hugging_face",
     "from_mae",
     "from_mmpose1",
-    "is_six_headed",
+    "has_six_heads",
     "merge_experts",
     "to_hugging_face",
     "to_mmpose1",
@@ -83,14 +83,17 @@ def to_hugging_face(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_mae(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Names of an MAE or timm encoder -> names of a `backbone`; class token and classifier are dropped."""
-    dropped = ("cls_token", "head.", "fc_norm.")
-    return {f"backbone.{name}": value for name, value in state.items() if not name.startswith(dropped)}
+    """Names of an MAE or timm encoder -> names of a `backbone`; the class token is dropped.
+
+    A classifier stays as `backbone.head.*`, which tells `has_six_heads` whose file it is.
+    """
+    return {f"backbone.{name}": value for name, value in state.items() if name != "cls_token"}
 
 
-def is_six_headed(state: Mapping[str, Any]) -> bool:
-    """An image classifier of width 384 (DeiT's and timm's small ViT): they have 6 heads, ViTPose-S has 12."""
-    return "head.weight" in state and state["patch_embed.proj.weight"].shape[0] == 384
+def has_six_heads(own: Mapping[str, Any]) -> bool:
+    """An image classifier of width 384 (DeiT's and timm's small ViT): 6 heads, where pose networks have 12."""
+    classifier = own.get("backbone.head.weight")
+    return classifier is not None and classifier.shape[1] == 384
 
 
 _EXPERT = re.compile(r"\.mlp\.experts\.(?:experts\.)?(\d+)\.")
@@ -107,9 +110,7 @@ def merge_experts(state: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _exchange(
-    state: Mapping[str, Any], pairs: list[tuple[str, str]] | tuple[tuple[str, str], ...]
-) -> dict[str, Any]:
+def _exchange(state: Mapping[str, Any], pairs: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> dict[str, Any]:
     renamed = {}
     for name, value in state.items():
         for old, new in pairs:

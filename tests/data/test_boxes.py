@@ -67,7 +67,7 @@ def test_boxes_come_by_image_in_dataset_order_then_file_order(tmp_path):
 
 
 def test_an_unknown_cleaning_suggests_a_near_one(tmp_path):
-    with pytest.raises(DataError, match="unknown box cleaning 'hrnett'\n.*did you mean hrnet"):
+    with pytest.raises(DataError, match=r"unknown box cleaning 'hrnett'\n.*did you mean hrnet"):
         boxes.from_ground_truth(_dataset(tmp_path, []), "hrnett")
 
 
@@ -134,20 +134,20 @@ def test_unknown_images_are_listed(tmp_path):
     ],
 )
 def test_a_broken_entry_is_refused_with_its_number(tmp_path, entry, message):
-    with pytest.raises(DataError, match="entry 1") as caught:
+    with pytest.raises(DataError, match=r"entry 1") as caught:
         _read(tmp_path, [_detection(), entry])
     assert message in str(caught.value)
 
 
 def test_an_annotation_file_is_not_taken_for_detections(tmp_path):
-    with pytest.raises(DataError, match="not a detection file"):
+    with pytest.raises(DataError, match=r"not a detection file"):
         _read(tmp_path, {"annotations": []})
 
 
 def test_a_truncated_or_missing_detection_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match="detection file ends too early: it is truncated"):
+    with pytest.raises(DataError, match=r"detection file ends too early: it is truncated"):
         _read(tmp_path, json.dumps([_detection()])[:-20])
-    with pytest.raises(DataError, match="detection file is missing"):
+    with pytest.raises(DataError, match=r"detection file is missing"):
         boxes.from_file(tmp_path / "no.json", _dataset(tmp_path, []))
 
 

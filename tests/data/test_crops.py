@@ -81,7 +81,7 @@ def test_a_quarter_turn_by_hand():
 
 
 _coordinate = st.floats(-500, 2000, width=32)
-_extent = st.floats(0.05, 10, width=32)
+_extent = st.floats(0.0625, 10, width=32)
 
 
 @settings(max_examples=60, deadline=None)
@@ -117,7 +117,7 @@ def test_the_warp_is_black_outside_the_image():
 
 @pytest.mark.parametrize("scale", [(0, 0), (-1, 1), (np.nan, 1), (np.inf, 1)])
 def test_an_impossible_scale_is_refused(scale):
-    with pytest.raises(DataError, match="no crop of center"):
+    with pytest.raises(DataError, match=r"no crop of center"):
         crops.affine((1, 2), scale, 0, SIZE)
 
 
@@ -177,7 +177,7 @@ def test_a_jpeg_filled_up_with_zeros_is_refused(tmp_path):
     path = _save(tmp_path / "a.jpg", _picture(400, 600))
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
-    with pytest.raises(DataError, match="truncated"):
+    with pytest.raises(DataError, match=r"truncated"):
         reading.read_image(path)
 
 
@@ -196,27 +196,27 @@ def test_a_cut_jpeg_with_a_whole_thumbnail_is_refused(tmp_path):
     data = path.read_bytes()
     segment = b"\xff\xe5" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
     path.write_bytes(data[:2] + segment + data[2 : len(data) // 2])
-    with pytest.raises(DataError, match="truncated"):
+    with pytest.raises(DataError, match=r"truncated"):
         reading.read_image(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture at all", b"\xff\xd8\xff\xd9", b"\x89PNG\r\n\x1a\n" + bytes(30)])
 def test_a_file_that_is_no_image_is_refused(tmp_path, data):
     (tmp_path / "a.jpg").write_bytes(data)
-    with pytest.raises(DataError, match="empty|not an image"):
+    with pytest.raises(DataError, match=r"empty|not an image"):
         reading.read_image(tmp_path / "a.jpg")
 
 
 def test_a_missing_image_is_named_with_its_folder(tmp_path):
     with pytest.raises(DataError, match=r"a\.jpg: image file is missing"):
         reading.read_image(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match="folder .*gone does not exist"):
+    with pytest.raises(DataError, match=r"folder .*gone does not exist"):
         reading.read_image(tmp_path / "gone" / "a.jpg")
 
 
 def test_another_size_than_annotated_is_refused(tmp_path):
     path = _save(tmp_path / "a.jpg", _picture())
-    with pytest.raises(DataError, match="image is 60x40 pixels, its annotation says 40x60"):
+    with pytest.raises(DataError, match=r"image is 60x40 pixels, its annotation says 40x60"):
         reading.read_image(path, (40, 60))
 
 
@@ -325,7 +325,7 @@ def test_an_error_of_a_worker_arrives_with_the_image_named(people, workers):
 def test_a_missing_image_is_an_error_or_is_skipped_and_counted(people):
     dataset, found = people
     (dataset.image_folder / "10.png").unlink()
-    with pytest.raises(DataError, match="image 10, .*missing"):
+    with pytest.raises(DataError, match=r"image 10, .*missing"):
         list(_stream(people))
     stream = _stream(people, missing="skip")
     got = [index for image in stream for index in image.indices.tolist()]
@@ -336,13 +336,13 @@ def test_skipping_the_missing_does_not_hide_the_truncated(people):
     dataset, _ = people
     path = dataset.image_folder / "10.png"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DataError, match="image 10"):
+    with pytest.raises(DataError, match=r"image 10"):
         list(_stream(people, missing="skip"))
 
 
 def test_boxes_of_another_dataset_are_refused(people):
     dataset, found = people
-    with pytest.raises(DataError, match="boxes of 4 images that the dataset does not have"):
+    with pytest.raises(DataError, match=r"boxes of 4 images that the dataset does not have"):
         crops.iter_crops(coco.limit(dataset, 1), found, input_size=SIZE, udp=False)
 
 

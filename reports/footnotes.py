@@ -1,0 +1,123 @@
+"""What stands below a table: what its numbers mean, under which protocol they were measured, and who judged them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from reports.rows import RowData, plain_text
+
+__all__ = ["general_notes"]
+
+
+def general_notes(rows: Sequence[RowData], columns: Collection[str]) -> list[str]:
+    """Lines for the columns that are there, in the order of the columns."""
+    notes: list[str] = []
+    if "gmacs" in columns:
+        notes += _cost(rows)
+    if "ap" in columns:
+        notes += [*_accuracy(rows), *_protocol(rows), *_judge(rows), *_remarks(rows)]
+    return notes + _latency(rows)
+
+
+def _cost(rows: Sequence[RowData]) -> list[str]:
+    text = (
+        "gmacs: multiply-accumulates / 1e9 of one forward of one person crop (convolution, linear and matrix products "
+        "as the forward does them); gflops = 2 x gmacs."
+    )
+    costs = [row.result("accuracy").get("cost", {}).get("gmacs_per_forward", {}) for row in rows]
+    if any(c.get("sd") for c in costs):
+        text += (
+            " Where the cost depends on the person: mean ± sd (5th to 95th percentile) over the forwards of the persons "
+            "that were scored."
+        )
+    flips = {bool(row.protocol.get("flip")) for row in rows}
+    if True in flips:
+        which = "With flip test (every row)" if flips == {True} else "In rows with flip test"
+        text += f" {which} a pose takes two forwards."
+    return [text]
+
+
+def _accuracy(rows: Sequence[RowData]) -> list[str]:
+    lines = []
+    for result, data in _scored(rows):
+        name = "CrowdPose AP" if result.get("evaluator") == "crowdpose" else "AP"
+        text = (
+            f"{name}: mean over OKS 0.50 to 0.95, x 100, on {plain_text(data.get('name', 'unnamed data'))} "
+            f"({result.get('images', '?')} images, {result.get('persons', '?')} persons)"
+        )
+        bootstrap = result.get("bootstrap") or {}
+        if bootstrap.get("resamples"):
+            text += (
+                f"; in brackets the 95 % interval (BCa bootstrap over images, {bootstrap['resamples']} resamples, "
+                f"seed {bootstrap.get('seed', 0)})"
+            )
+        lines.append(text + ".")
+    return _distinct(lines)
+
+
+def _scored(rows: Sequence[RowData]) -> Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    return ((row.result("accuracy"), row.data) for row in rows if "accuracy" in row.records)
+
+
+def _protocol(rows: Sequence[RowData]) -> list[str]:
+    """The protocol fields that all rows share; the others are columns."""
+    shared = {
+        name: plain_text(value)
+        for name, value in (rows[0].protocol.items() if rows else ())
+        if len({plain_text(row.protocol.get(name)) for row in rows}) == 1
+    }
+    if shared.get("nms") == "none":
+        shared.pop("nms_threshold", None)
+    parts = [f"{name.replace('_', ' ')} {value}" for name, value in shared.items()]
+    return [f"Protocol of every row: {', '.join(parts)}."] if parts else []
+
+
+def _judge(rows: Sequence[RowData]) -> list[str]:
+    lines = []
+    for result, _ in _scored(rows):
+        judge = result.get("judge")
+        if not judge:
+            lines.append("Some AP were not judged by a reference evaluator.")
+            continue
+        extent = f"a sample of {judge.get('images')} images" if judge.get("sampled") else "all images"
+        lines.append(
+            f"Judge: {plain_text(judge.get('name'))} {plain_text(judge.get('version'))} on {extent}, agreement to 1e-9."
+        )
+    return _distinct(lines)
+
+
+def _remarks(rows: Sequence[RowData]) -> list[str]:
+    notes = [plain_text(note) for result, _ in _scored(rows) for note in result.get("notes", ())]
+    skipped = [result.get("skipped_boxes", 0) for result, _ in _scored(rows)]
+    if any(skipped):
+        notes.append(f"up to {max(skipped)} person boxes were skipped, their image files are missing")
+    return [f"{note[:1].upper()}{note[1:]}." for note in _distinct(notes) if note != "not judged by a reference evaluator"]
+
+
+def _latency(rows: Sequence[RowData]) -> list[str]:
+    lines = []
+    for row in rows:
+        for name in row.records:
+            if name.startswith("latency"):
+                lines.append(_execution(row.result(name)))
+    return _distinct(lines)
+
+
+def _execution(result: Mapping[str, Any]) -> str:
+    execution, settings = result.get("execution") or {}, result.get("settings") or {}
+    machine = result.get("machine") or {}
+    on = plain_text(execution.get("device", "?"))
+    gpus = machine.get("gpus") or []
+    hardware = plain_text(gpus[0]) if on.startswith("cuda") and gpus else plain_text(machine.get("cpu", "unknown CPU"))
+    threads = settings.get("threads", execution.get("threads"))
+    return (
+        f"ms: median of one call of {execution.get('batch', '?')} persons, in brackets its 95 % interval (order statistics); "
+        f"inside the timer: {plain_text(execution.get('scope', '?'))}; {on} ({hardware}), {threads} threads, "
+        f"{plain_text(execution.get('dtype', '?'))}, {plain_text(execution.get('runtime', '?'))}, up to "
+        f"{execution.get('rounds', '?')} interleaved rounds; ratio: to {plain_text(result.get('reference', 'the first row'))}."
+    )
+
+
+def _distinct(lines: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(lines))

@@ -1,0 +1,110 @@
+"""One quantity of one row: a number with its uncertainty, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reports.model import Value
+from reports.rows import RowData, plain_text
+
+__all__ = ["boxes", "from_latency", "gmacs", "params", "refined_share", "stat", "train_only_params"]
+
+_SHORT = ("no weights", "no data")
+
+
+def stat(row: RowData, name: str) -> Value:
+    """AP, AP50, AR, ... x 100 with its 95 % BCa interval over images."""
+    if "accuracy" not in row.records:
+        return _absent(row, "accuracy")
+    found = _mapping(_mapping(row.result("accuracy").get("stats")).get(name))
+    if found.get("reason"):
+        return Value.missing(plain_text(found["reason"]))
+    low, high = _pair(_mapping(found.get("interval")).get("bca"))
+    return Value.number(found.get("value"), low, high, scale=100)
+
+
+def gmacs(row: RowData, per: str = "forward", scale: float = 1.0) -> Value:
+    """Multiply-accumulates / 1e9 `per` forward, or per prediction (a flip test is two forwards).
+
+    Where the cost depends on the person: mean, sd, 5th and 95th percentile over the persons that were scored.
+    """
+    measured = _mapping(_mapping(row.result("accuracy").get("cost")).get(f"gmacs_per_{per}"))
+    if measured and (measured.get("sd") or per != "forward" or "cost" not in row.records):
+        spread = [measured.get(n) for n in ("p5", "p95", "sd")] if measured.get("sd") else []
+        return Value.number(measured.get("mean"), *spread, scale=scale)
+    if "cost" not in row.records:
+        return _absent(row, "cost")
+    value = Value.number(row.result("cost").get("gmacs"), scale=scale)
+    if row.result("cost").get("trace") and not measured and value.value is not None:
+        note = "counted on one noise image; the cost depends on the person, and no person was scored"
+        return Value(value=value.value, note=note)
+    return value
+
+
+def params(row: RowData) -> Value:
+    """Millions of parameters that the forward pass of a prediction uses."""
+    if "cost" not in row.records:
+        return _absent(row, "cost")
+    if row.result("cost").get("params_inference") is None:
+        return Value.missing("not a torch module: its parameters are not counted")
+    return Value.number(row.result("cost")["params_inference"], scale=1e-6)
+
+
+def train_only_params(row: RowData) -> Value:
+    """Millions of parameters that only training uses."""
+    result = row.result("cost")
+    total, used = result.get("params"), result.get("params_inference")
+    if total is None or used is None:
+        return params(row)
+    return Value.number(total - used, scale=1e-6)
+
+
+def refined_share(row: RowData) -> Value:
+    """Per cent of the forwards that took a later exit."""
+    if "accuracy" not in row.records:
+        return _absent(row, "accuracy")
+    result = row.result("accuracy")
+    if "refined_share" not in result:
+        return Value.missing("it has one exit")
+    return Value.number(result["refined_share"], scale=100)
+
+
+def boxes(row: RowData) -> Value:
+    """Where the person boxes came from; from the suite when nothing was scored."""
+    source = row.result("accuracy").get("box_source") or row.data.get("boxes", "")
+    return Value(text=plain_text(source))
+
+
+def from_latency(row: RowData, name: str, quantity: str) -> Value:
+    """`median`, `p90`, `p99` (ms per call) or `ratio` to the reference, of the latency record `name`."""
+    if name not in row.records:
+        return _absent(row, name)
+    result = row.result(name)
+    found = result.get(quantity)
+    if found is None:
+        reference = quantity == "ratio" and result.get("reference")
+        return Value(text="reference") if reference else Value.missing("no number was recorded")
+    if found.get("value") is None:
+        return Value.missing(plain_text(found.get("reason") or "no number was recorded"))
+    value = Value.number(found["value"], found.get("low"), found.get("high"))
+    if quantity == "median" and result.get("warmed_up") is False:
+        return Value(value.value, value.low, value.high, note="the warm-up did not become stationary")
+    return value
+
+
+def _absent(row: RowData, name: str) -> Value:
+    """'no weights', 'failed' with the message, or 'not measured'."""
+    reason = row.reasons.get(name)
+    if reason is None:
+        return Value.missing("not measured", "–")
+    head = reason.partition(" (")[0]
+    return Value.missing(reason, head if head in _SHORT else "failed")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    return (value[0], value[1]) if isinstance(value, list | tuple) and len(value) == 2 else (None, None)

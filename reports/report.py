@@ -1,0 +1,102 @@
+"""The report of a run: a page of Markdown, tables for a paper and a spreadsheet, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.store import Store, write_atomically
+from reports.formats import escape_markdown, to_csv, to_latex, to_markdown
+from reports.model import Table
+from reports.rows import RowData, load_rows, plain_text
+from reports.tables import build_table
+
+__all__ = ["table_of", "write_report"]
+
+
+
+def table_of(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> Table:
+    """The table of a run as its suite asks for it."""
+    suite = manifest.get("suite") or {}
+    report = suite.get("report") or {}
+    return build_table(rows, title=_title(suite), published=bool(report.get("published")))
+
+
+def write_report(store: Store, manifest: Mapping[str, Any], folder: Path, *, figures: bool = True) -> list[Path]:
+    """Write report.md, table.csv, table.tex and the figures into `folder`; the files, report.md first.
+
+    The same manifest and records give the same bytes. Raises UserError for what is no run manifest.
+    """
+    rows = load_rows(store, manifest)
+    table = table_of(rows, manifest)
+    drawn = _draw(rows, manifest) if figures else {}
+    page = _page(rows, manifest, table, [name for name in drawn if name.endswith(".png")], figures)
+    files = {"report.md": page.encode(), "table.csv": to_csv(table).encode(), "table.tex": to_latex(table).encode()}
+    for name, data in {**files, **drawn}.items():
+        write_atomically(folder / name, data)
+    return [folder / name for name in (*files, *drawn)]
+
+
+def _draw(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    from reports.figures import figure_axes, save, tradeoff
+
+    axes = ((manifest.get("suite") or {}).get("report") or {}).get("axes") or ("gmacs", "ap")
+    files: dict[str, bytes] = {}
+    for stem, x, y in figure_axes(rows, axes):
+        figure = tradeoff(rows, x=x, y=y)
+        if figure is not None:
+            files |= {f"{stem}.{kind}": data for kind, data in save(figure).items()}
+    return files
+
+
+def _title(suite: Mapping[str, Any]) -> str:
+    report = suite.get("report") or {}
+    return plain_text(report.get("title") or suite.get("name") or "paretopose")
+
+
+def _page(
+    rows: Sequence[RowData], manifest: Mapping[str, Any], table: Table, pictures: Sequence[str], figures: bool
+) -> str:
+    suite = manifest.get("suite") or {}
+    parts = [f"# {escape_markdown(_title(suite))}"]
+    if suite.get("description"):
+        parts.append(escape_markdown(plain_text(suite["description"])))
+    parts.append(to_markdown(Table(table.columns, table.rows, table.notes, "", table.marks)).rstrip())
+    parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in pictures]
+    if figures and not pictures:
+        parts.append("No figure: no row has both an AP and a cost.")
+    return "\n\n".join([*parts, "## How to reproduce", *_origin(rows, manifest)]) + "\n"
+
+
+def _origin(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> list[str]:
+    """Command, code, versions, machine, and the records that the table was made of."""
+    records = {r.id: r for row in rows for r in row.records.values()}
+    lines = [
+        f"Command: {_code(manifest.get('command'))}",
+        f"Suite: {_code((manifest.get('suite') or {}).get('name'))}, run {_code(manifest.get('created'))}",
+        f"Code: revision {', '.join(_distinct(r.info.get('revision') for r in records.values())) or 'unknown'}",
+    ]
+    versions = _distinct(
+        ", ".join(f"{k} {v}" for k, v in (r.info.get("versions") or {}).items()) for r in records.values()
+    )
+    lines += [f"Versions: {escape_markdown(v)}" for v in versions if v]
+    machines = _distinct(_machine(r.result.get("machine")) for r in records.values() if r.result.get("machine"))
+    lines += [f"Machine: {escape_markdown(m)}" for m in machines]
+    lines.append(f"Records ({len(records)}): " + ", ".join(f"{r.kind}-{r.id}" for r in records.values()))
+    return ["\n".join(f"- {line}" for line in lines)]
+
+
+def _machine(facts: Any) -> str:
+    known = ((n, facts.get(n)) for n in ("cpu", "cores", "memory_gib", "gpus", "os", "torch", "cuda"))
+    return ", ".join(f"{n.replace('_', ' ')} {plain_text(v)}" for n, v in known if v not in (None, [], ""))
+
+
+def _distinct(texts: Any) -> list[str]:
+    return list(dict.fromkeys(plain_text(t) for t in texts if t))
+
+
+def _code(text: Any) -> str:
+    """A code span that its content cannot end."""
+    plain = plain_text(text or "unknown").replace("`", "'")
+    return f"`{plain}`"

@@ -1,0 +1,178 @@
+"""Rows -> the table: which columns there are, and what stands below. Every format prints this one model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from reports import quantities as q
+from reports.footnotes import general_notes
+from reports.formats import to_console, to_csv, to_html, to_latex, to_markdown
+from reports.model import Column, Note, Table, Value
+from reports.published import published_columns
+from reports.rows import RowData, load_rows, plain_text
+
+__all__ = [
+    "Column",
+    "Note",
+    "RowData",
+    "Table",
+    "Value",
+    "build_table",
+    "latency_names",
+    "load_rows",
+    "to_console",
+    "to_csv",
+    "to_html",
+    "to_latex",
+    "to_markdown",
+]
+
+_LONG_NOTE = 24  # characters; a longer note of a variant stands below the table
+_STATS = ("AP50", "AP75", "AR", "APm", "APl")
+_LATENCY = re.compile(r"latency_b(\d+)")
+_FIELDS = {"flip": "flip test", "nms": "NMS", "nms_threshold": "NMS at", "box_score_threshold": "boxes from score"}
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """A column and how a row fills it."""
+
+    column: Column
+    fill: Callable[[RowData], Value]
+
+
+def build_table(rows: Sequence[RowData], *, title: str = "", published: bool = False) -> Table:
+    """The table of `rows`, in their order.
+
+    Columns for what was asked of any row; protocol fields, seeds and number formats in which the rows differ get
+    their own. `published` adds the published AP and the difference to it.
+    """
+    filled = [*_identity(), *_cost(rows), *_accuracy(rows), *_differing(rows), *_latency(rows)]
+    columns = [f.column for f in filled]
+    values = [[f.fill(row) for f in filled] for row in rows]
+    notes = general_notes(rows, {c.key for c in columns})
+    if published:
+        extra, entries, source_notes = published_columns(rows)
+        columns += extra
+        values = [[*v, *e] for v, e in zip(values, entries, strict=True)]
+        notes += source_notes
+    columns = [_with_digits(c, [v[i] for v in values]) for i, c in enumerate(columns)]
+    marks = _marks(v for row in values for v in row)
+    marked = [Note(text, mark) for text, mark in marks.items()]
+    return Table(tuple(columns), tuple(map(tuple, values)), (*marked, *map(Note, notes)), plain_text(title), marks)
+
+
+def latency_names(rows: Iterable[RowData]) -> list[str]:
+    """`latency_b1`, `latency_b32`, ... of any row, by batch size."""
+    found = {name for row in rows for name in (*row.records, *row.reasons)}
+    batches = sorted(int(m[1]) for name in found if (m := _LATENCY.fullmatch(name)))
+    return [f"latency_b{b}" for b in batches]
+
+
+def _identity() -> list[_Filled]:
+    return [
+        _Filled(Column("method", "method", "text"), _method),
+        _Filled(Column("input", "input", "text"), lambda row: Value(text=plain_text(row.input_size))),
+    ]
+
+
+def _method(row: RowData) -> Value:
+    if len(row.note) <= _LONG_NOTE:
+        return Value(text=f"{row.label} ({row.note})" if row.note else row.label)
+    return Value(text=row.label, note=row.note)
+
+
+def _cost(rows: Sequence[RowData]) -> list[_Filled]:
+    if not _asked(rows, "cost") and not any(row.result("accuracy").get("cost") for row in rows):
+        return []
+    columns = [_Filled(Column("params_m", "params (M)"), q.params)]
+    if any((q.train_only_params(row).value or 0) > 0 for row in rows):
+        columns.append(_Filled(Column("params_train_only_m", "train only (M)"), q.train_only_params))
+    columns.append(_Filled(Column("gmacs", "gmacs", "spread"), q.gmacs))
+    columns.append(_Filled(Column("gflops", "gflops"), lambda row: q.gmacs(row, scale=2)))
+    if any(row.result("accuracy").get("cost") for row in rows):
+        per_pose = Column("gmacs_per_pose", "gmacs per pose", "spread", detail=True)
+        columns.append(_Filled(per_pose, lambda row: q.gmacs(row, "prediction")))
+    return columns
+
+
+def _accuracy(rows: Sequence[RowData]) -> list[_Filled]:
+    if not _asked(rows, "accuracy"):
+        return []
+    columns = [_Filled(Column("ap", "AP", "interval"), lambda row: q.stat(row, "AP"))]
+    measured = {name for row in rows for name in row.result("accuracy").get("stats", {})}
+    for name in _STATS:
+        if name in measured:
+            column = Column(name.lower(), name, "interval", detail=True)
+            columns.append(_Filled(column, lambda row, name=name: q.stat(row, name)))  # type: ignore[misc]
+    if any("refined_share" in row.result("accuracy") for row in rows):
+        columns.append(_Filled(Column("refined_percent", "refined (%)"), q.refined_share))
+    if any(row.knobs.get("exit_rate") is not None for row in rows):
+        columns.append(_Filled(Column("quality_threshold", "threshold", "text"), _threshold))
+    return [*columns, _Filled(Column("boxes", "boxes", "text"), q.boxes)]
+
+
+def _threshold(row: RowData) -> Value:
+    found = row.result("accuracy").get("quality_threshold")
+    return Value.missing("no threshold was chosen") if found is None else Value(text=plain_text(found))
+
+
+def _differing(rows: Sequence[RowData]) -> list[_Filled]:
+    """Columns of the protocol fields, seeds and number formats that are not the same in all rows."""
+    fields = dict.fromkeys(name for row in rows for name in row.protocol)
+    columns = [
+        _Filled(Column(f"protocol_{n}", _FIELDS.get(n, plain_text(n).replace("_", " ")), "text"), _field(n))
+        for n in fields
+        if len({plain_text(row.protocol.get(n)) for row in rows}) > 1
+    ]
+    for name in ("dtype", "runtime"):
+        if len({row.knobs.get(name) for row in rows}) > 1:
+            columns.append(_Filled(Column(name, name, "text"), _knob(name)))
+    if len({row.seed for row in rows}) > 1:
+        columns.append(_Filled(Column("seed", "seed", "text"), lambda row: Value(text=str(row.seed))))
+    return columns
+
+
+def _field(name: str) -> Callable[[RowData], Value]:
+    return lambda row: Value(text=plain_text(row.protocol.get(name, "–")))
+
+
+def _knob(name: str) -> Callable[[RowData], Value]:
+    return lambda row: Value(text=plain_text(row.knobs.get(name, "–")))
+
+
+def _latency(rows: Sequence[RowData]) -> list[_Filled]:
+    columns = []
+    for name in latency_names(rows):
+        batch = name.removeprefix("latency_b")
+        for quantity, title in (("median", "ms"), ("p90", "p90 ms"), ("p99", "p99 ms"), ("ratio", "ratio")):
+            key = f"ratio_b{batch}" if quantity == "ratio" else f"latency_b{batch}_{quantity}_ms"
+            column = Column(key, f"{title} (batch {batch})", "interval", detail=quantity != "median")
+            columns.append(_Filled(column, lambda row, n=name, s=quantity: q.from_latency(row, n, s)))  # type: ignore[misc]
+    return columns
+
+
+def _asked(rows: Sequence[RowData], name: str) -> bool:
+    return any(name in row.records or name in row.reasons for row in rows)
+
+
+def _with_digits(column: Column, values: Sequence[Value]) -> Column:
+    """Percentages have one decimal; other columns as many (1 to 4) as their smallest number needs for three digits."""
+    if column.key in ("ap", "ar", "ap50", "ap75", "apm", "apl", "refined_percent") or column.kind == "text":
+        return column
+    smallest = min((abs(v.value) for v in values if v.value), default=1.0)
+    digits = next((d for d, least in ((1, 10.0), (2, 1.0), (3, 0.1)) if smallest >= least), 4)
+    return Column(column.key, column.title, column.kind, digits, column.detail)
+
+
+def _marks(values: Iterable[Value]) -> dict[str, str]:
+    """Marks a, b, ..., z, aa, ... for what needs a line below: reasons that are longer than their text, and notes."""
+    texts = dict.fromkeys(v.note or v.reason for v in values if v.note or (v.reason and v.reason != v.text))
+    return {text: _letters(i) for i, text in enumerate(texts)}
+
+
+def _letters(index: int) -> str:
+    rest, last = divmod(index, 26)
+    return (_letters(rest - 1) if rest else "") + "abcdefghijklmnopqrstuvwxyz"[last]

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from harness.errors import UserError
+from harness.pose.codecs import CODECS, check_codec
+from harness.pose.decoders import DECODERS
+from harness.pose.targets import ENCODERS
+
+
+def test_every_decoder_and_every_encoder_belongs_to_a_codec():
+    assert {d for codec in CODECS.values() for d in codec.decoders} == set(DECODERS)
+    assert {codec.encoder for codec in CODECS.values()} == set(ENCODERS) - {"megvii"}
+
+
+def test_udp_codecs_never_shift_the_mirrored_map():
+    assert not any(codec.shift and codec.udp for codec in CODECS.values())
+    assert CODECS["biased"].shift and not CODECS["udp"].shift
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_decoder_is_admitted_or_refused_with_a_reason(codec, decoder):
+    if decoder in CODECS[codec].decoders:
+        assert check_codec(codec, decoder) is CODECS[codec]
+        return
+    with pytest.raises(UserError) as caught:
+        check_codec(codec, decoder)
+    reason = str(caught.value).split(f"does not go with codec {codec}: ")[1]
+    assert len(reason) > 30 and CODECS[codec].decoders[0] in reason
+
+
+def test_unknown_names_suggest_near_ones():
+    with pytest.raises(UserError, match="unknown codec 'unbiasd'"):
+        check_codec("unbiasd", "dark")
+    with pytest.raises(UserError) as caught:
+        check_codec("biased", "drak")
+    assert "dark" in str(caught.value)

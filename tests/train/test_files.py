@@ -1,0 +1,118 @@
+"""Reading foreign files safely, writing ours atomically."""
+
+import os
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+
+from harness.errors import WeightsError
+from harness.train.files import read, sha256, write
+
+
+class _Planted:
+    """Would create a file when unpickled."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
+
+
+def _equal(state):
+    return state.keys() == STATE.keys() and all(torch.equal(state[k], STATE[k]) for k in STATE)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "meta": {"epoch": 3}, "optimizer": {"state": {}}},
+        lambda s: {"model": s},
+        lambda s: {"model": "pose_hrnet", "state_dict": {f"module.{k}": v for k, v in s.items()}, "perf": 0.7},
+        lambda s: {"epoch": 1, "best_state_dict": OrderedDict(s)},
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_wrappers_and_the_parallel_prefix_are_taken_off(tmp_path, wrap, zipped):
+    path = tmp_path / "w.pth"
+    torch.save(wrap(STATE), path, _use_new_zipfile_serialization=zipped)
+    assert _equal(read(path)[0])
+
+
+def test_what_is_written_is_read_back_with_its_metadata(tmp_path):
+    path = tmp_path / "deep" / "w.safetensors"
+    write(path, STATE, {"variant": "x"})
+    state, metadata = read(path)
+    assert _equal(state) and metadata == {"variant": "x"}
+    assert [p.name for p in path.parent.iterdir()] == ["w.safetensors"]
+
+
+def test_tied_and_transposed_tensors_can_be_written(tmp_path):
+    tied = torch.arange(6.0).reshape(2, 3)
+    write(tmp_path / "w.safetensors", {"a": tied, "b": tied, "c": tied.T})
+    assert torch.equal(read(tmp_path / "w.safetensors")[0]["c"], tied.T)
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    assert sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "plain pickle"])
+def test_a_planted_call_is_refused_by_name_and_not_executed(tmp_path, form):
+    path, marker = tmp_path / "w.pth", tmp_path / "executed"
+    content = {"state_dict": STATE if form != "plain pickle" else {}, "extra": _Planted(marker)}
+    if form == "plain pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(WeightsError, match=r"posix\.mkdir|nt\.mkdir"):
+        read(path)
+    assert not marker.exists()
+
+
+def test_numbers_of_numpy_beside_the_weights_are_admitted(tmp_path):
+    torch.save({"state_dict": STATE, "meta": {"lr": np.float64(0.1), "order": np.arange(3)}}, tmp_path / "w.pth")
+    assert _equal(read(tmp_path / "w.pth")[0])
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_of_plain_arrays_is_read(tmp_path, protocol):
+    arrays = {"model": {k: v.numpy() for k, v in STATE.items()}, "__author__": "somebody"}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(arrays, protocol=protocol))
+    state, metadata = read(tmp_path / "w.pkl")
+    assert _equal(state) and metadata == {"__author__": "somebody"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "safetensors"])
+def test_a_truncated_file_is_named_as_damaged(tmp_path, kind):
+    path = tmp_path / "w"
+    if kind == "safetensors":
+        write(path, STATE)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({k: v.numpy() for k, v in STATE.items()}))
+    else:
+        torch.save(STATE, path, _use_new_zipfile_serialization=kind == "zip")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(WeightsError, match="damaged") as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, this is a text", pickle.dumps([1, 2]), pickle.dumps({"a": 1})])
+def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path, content):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match="not a checkpoint"):
+        read(tmp_path / "w.pth")
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(WeightsError, match="no such file"):
+        read("nowhere.pth")
