@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 from harness import replay, suite
-from harness.build import build
 from harness.data.boxes import Boxes
 from harness.data.crops import affine, center_scale, warp
 from harness.data.reading import read_image
@@ -24,6 +23,7 @@ from harness.predict import Decoding, PassPlan, TopDownRunner
 from harness.run import Progress
 from harness.sources import Sources
 from harness.store import write_atomically
+from harness.train.checkpoints import open_variant
 
 __all__ = ["Written", "predict_photographs"]
 
@@ -56,7 +56,7 @@ def predict_photographs(
     if weights is None:
         raise WeightsError(f"{method} has no weights here", hint="give --weights FILE")
     runner = TopDownRunner(
-        build(variant, cell.input_size, cell.build, weights=weights), cell.protocol, COCO, device=device
+        open_variant(variant, weights, input_size=cell.input_size, **cell.build)[0], cell.protocol, COCO, device=device
     )
     sizes = [read_image(path).shape[:2] for path in files]
     by_file, ids = _boxes(boxes, files, sizes)

@@ -21,12 +21,15 @@ PROJECT = Path(__file__).resolve().parent.parent
 _STAGES: dict[str, tuple[str, ...]] = {
     # what a stage's result depends on, besides the method's own file; a change elsewhere re-runs nothing
     "predict": (
-        "harness/predict.py", "harness/data/crops.py", "harness/data/boxes.py", "harness/pose/decoders.py",
-        "harness/pose/refine.py", "harness/pose/flip.py", "harness/pose/codecs.py", "methods/parts",
+        "harness/predict.py", "harness/data/crops.py", "harness/data/boxes.py", "harness/data/reading.py",
+        "harness/pose/decoders.py", "harness/pose/peaks.py", "harness/pose/refine.py", "harness/pose/flip.py", "harness/pose/codecs.py", "methods/parts",
     ),
     "score": ("harness/replay.py", "harness/pose/nms.py", "harness/accuracy"),
-    "cost": ("harness/cost/macs.py", "harness/cost/conventions.py", "methods/parts"),
-    "latency": ("harness/cost/latency.py", "harness/timing.py", "methods/parts"),
+    "cost": (
+        "harness/cost/macs.py", "harness/cost/witnesses.py", "harness/cost/free.py", "harness/cost/account.py",
+        "harness/cost/conventions.py", "methods/parts",
+    ),
+    "latency": ("harness/cost/latency.py", "harness/cost/statistics.py", "harness/timing.py", "methods/parts"),
 }  # fmt: skip
 
 

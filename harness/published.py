@@ -69,7 +69,7 @@ def rows_for(
     variant: _Named, input_size: tuple[int, int] | None = None, *, dataset: str = "", folder: Path = FOLDER
 ) -> pd.DataFrame:
     """Rows of one variant of ours: those that name it, and those without a name of ours that one of its
-    (method, variant) patterns selects. `input_size`, `dataset` narrow them; a row that states no size stays out then."""
+    (method, variant) patterns selects. `input_size`, `dataset` narrow them (a row that states none stays out)."""
     table = load(folder)
     mine = table["our_variant"] == variant.name
     for method, pattern in variant.published:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import provenance, replay
-from harness.build import build
 from harness.errors import HarnessError, SuiteError
 from harness.method import Predictor, Variant, find_variant
 from harness.pose.skeletons import COCO
@@ -20,6 +19,7 @@ from harness.predict import Decoding, PassPlan, TopDownRunner, run_passes
 from harness.sources import Sources, data_key
 from harness.store import SCHEMA, Record, Store
 from harness.suite import AccuracySpec, Cell, LatencySpec, Suite, expand
+from harness.train.checkpoints import open_variant, wanted_protocol
 
 __all__ = ["Options", "Progress", "Row", "run_suite"]
 
@@ -87,7 +87,7 @@ class Run:
             options,
             progress,
         )
-        self.rows = [Row(c, find_variant(c.variant), sources.weights_of(c, suite.weights)) for c in cells]
+        self.rows = [_row(cell, sources.weights_of(cell, suite.weights)) for cell in cells]
         self._predictors: dict[str, Predictor] = {}
 
     def manifest(self) -> dict[str, Any]:
@@ -112,7 +112,8 @@ class Run:
 
     def build(self, row: Row) -> Predictor:
         """A new network of a row."""
-        return build(row.variant, row.cell.input_size, row.cell.build, weights=row.weights)
+        size = None if row.variant.open_file and "input_size" not in row.cell.chosen else row.cell.input_size
+        return open_variant(row.variant, row.weights, input_size=size, **row.cell.build)[0]
 
     def runner(self, row: Row, predictor: Predictor) -> TopDownRunner:
         """The network of a row with everything around it."""
@@ -178,7 +179,7 @@ class Run:
         from harness.cost.account import account
 
         self.progress.say(f"{row.cell.label}: counting operators")
-        result = account(self.predictor(row), _settings(row.cell))
+        result = account(self.predictor(row), _settings(row.cell), paradigm=row.variant.paradigm)
         return self.store.put(Record.make("cost", self._cost_key(row), result))
 
     # -- accuracy ----------------------------------------------------------------------------------------------
@@ -321,6 +322,18 @@ class Run:
     def code(self, stage: str, row: Row) -> str:
         """Fingerprint of the code that a stage runs for this row's method."""
         return _code(stage, row.variant)
+
+
+def _row(cell: Cell, weights: Path | None) -> Row:
+    """The row of a cell; what the suite leaves open follows the weights: colour order, an ONNX file's input size."""
+    variant = find_variant(cell.variant)
+    if weights is not None:
+        wishes = {n: v for n, v in wanted_protocol(variant, weights).items() if n not in cell.chosen}
+        update: dict[str, Any] = {"protocol": cell.protocol.model_copy(update=wishes)}
+        if variant.open_file is not None and "input_size" not in cell.chosen:
+            update["input_size"] = open_variant(variant, weights, **cell.build)[0].input_size
+        cell = cell.model_copy(update=update)
+    return Row(cell, variant, weights)
 
 
 def _settings(cell: Cell) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class LatencySpec(_Frozen):
     scope: Literal["network", "crop+network+decode"] = "network"
     batch: tuple[int, ...] = (1,)
     threads: int | None = Field(None, gt=0)
-    rounds: int = Field(30, gt=1)
+    rounds: int = Field(30, ge=3)
     seconds: float = Field(30.0, gt=0)
     """time limit for each batch size, over all methods"""
 
@@ -123,6 +123,8 @@ class Cell(_Frozen):
     data: DataSpec
     seed: int
     weights: str | None = None
+    chosen: tuple[str, ...] = ()
+    """protocol fields (and `input_size`) that the suite sets itself; the others follow variant and weights"""
     swept: dict[str, Any] = Field(default_factory=dict)
     """the swept knobs and their values here, for tables and ablations"""
 
@@ -187,6 +189,7 @@ def _cell(
     suite: Suite, spec: MethodSpec, variant: Variant, values: Mapping[str, Any], seed: int, where: _Where
 ) -> Cell:
     chosen = {**spec.set, **values}
+    changes = _changes(suite, spec, chosen, where)
     knobs = {k.name: k.default for k in variant.knobs}
     for name, value in chosen.items():
         if name.startswith("protocol.") or name in ("decoder", "flip", "input_size"):
@@ -203,18 +206,17 @@ def _cell(
         build={n: v for n, v in knobs.items() if kinds[n] == "build"},
         run=run,
         select={n: v for n, v in knobs.items() if kinds[n] == "select"},
-        protocol=_protocol(suite, spec, variant, chosen, where),
+        protocol=_protocol(variant, changes, where),
         data=suite.data,
         seed=seed,
         weights=spec.weights,
+        chosen=tuple(sorted({*changes, *({"input_size"} & chosen.keys())})),
         swept=dict(values),
     )
 
 
-def _protocol(
-    suite: Suite, spec: MethodSpec, variant: Variant, chosen: Mapping[str, Any], where: _Where
-) -> PoseProtocol:
-    """The variant's published protocol with the overrides of suite, line and knobs, in this order."""
+def _changes(suite: Suite, spec: MethodSpec, chosen: Mapping[str, Any], where: _Where) -> dict[str, Any]:
+    """Protocol fields that suite, line and knobs set, in this order."""
     changes = {**suite.protocol, **spec.protocol}
     changes |= {n.removeprefix("protocol."): v for n, v in chosen.items() if n.startswith("protocol.")}
     changes |= {n: chosen[n] for n in ("decoder", "flip") if chosen.get(n) is not None}
@@ -222,8 +224,13 @@ def _protocol(
         if name not in PoseProtocol.model_fields:
             what, hint = unknown_name("protocol field", name, PoseProtocol.model_fields)
             raise SuiteError(what, where=where("protocol", name), hint=hint)
+    return changes
+
+
+def _protocol(variant: Variant, changes: Mapping[str, Any], where: _Where) -> PoseProtocol:
+    """The variant's published protocol with `changes`."""
     try:
-        protocol = PoseProtocol.model_validate(variant.protocol.model_dump() | changes)
+        protocol = PoseProtocol.model_validate({**variant.protocol.model_dump(), **changes})
     except ValueError as error:
         raise SuiteError(f"protocol: {error}", where=where("protocol")) from None
     if variant.paradigm == "top-down":

@@ -64,7 +64,7 @@ class _Settings:
 
 @dataclass(frozen=True)
 class _Part:
-    """Results of some persons of a batch: `values` (n, ...) belong to the persons where `mask` (B,) is set."""
+    """Results of some persons of a batch: `values` (n, ...) belong to the persons in `mask` (B,), a CPU tensor."""
 
     mask: Tensor
     values: Tensor
@@ -119,7 +119,7 @@ class SHaRPose(nn.Module):
         super().__init__()
         _check_size(input_size, 2 * size.patch)
         self.input_size, self.num_joints, self.size = input_size, num_joints, size
-        large = input_size == (384, 288)
+        large = tuple(input_size) == (384, 288)
         # QUIRK: 1.2 can never be reached at 384x288: the published configuration refines everybody
         self.alpha, self.quality_threshold = alpha, 1.2 if large else 0.99
         self.quality_start, self.quality_kind, self.quality_target = quality_start, quality, quality_target
@@ -153,7 +153,7 @@ class SHaRPose(nn.Module):
         result = self._run(images, [{**settings, "all_exits": True}])[0]
         output = self._output(result)
         kept, _ = self.backbone.choose(result.coarse.score, result.settings.alpha)
-        kept = torch.where(result.refined[:, None], kept.sort(dim=1).values, -1)
+        kept = torch.where(result.refined[:, None].to(kept.device), kept.sort(dim=1).values, -1)
         raw = {f"exit{i}": maps for i, maps in enumerate(output.exits)}
         raw |= {f"train{i}": maps for i, maps in enumerate(output.exits) if train}
         raw |= {"quality": result.coarse.quality[:, 0], "trace_selection_score": result.coarse.score}
@@ -161,6 +161,7 @@ class SHaRPose(nn.Module):
         return raw | ({"quality_fine": output.trace["quality_fine"]} if self.backbone.replace_oks else {})
 
     def _run(self, images: Tensor, settings_list: Sequence[Mapping[str, Any]]) -> list[_Result]:
+        _check_images(images, self.input_size)
         settings = [self._read(given) for given in settings_list]
         coarse = self.backbone.coarse(images)
         refined = [self._refined(coarse.quality, s.threshold) for s in settings]
@@ -191,10 +192,11 @@ class SHaRPose(nn.Module):
         return _Part(mask, maps), None if quality is None else _Part(mask, quality)
 
     def _refined(self, quality: Tensor, threshold: float) -> Tensor:
-        """(B,) bool. QUIRK: strictly below the threshold; `abs` compares its two classes and knows no threshold."""
+        """(B,) bool on the CPU, where it decides what runs. QUIRK: strictly below the threshold, and `abs` compares
+        its two classes and knows no threshold; as published."""
         if math.isinf(threshold):
-            return torch.full_like(quality[:, 0], threshold > 0, dtype=torch.bool)
-        return quality[:, 0] < (quality[:, 1] if self.quality_kind == "abs" else threshold)
+            return torch.full((len(quality),), threshold > 0, device="cpu")
+        return (quality[:, 0] < (quality[:, 1] if self.quality_kind == "abs" else threshold)).cpu()
 
     def _read(self, settings: Mapping[str, Any]) -> _Settings:
         alpha = settings.get("alpha")
@@ -339,6 +341,12 @@ def _some(values: Tensor, mask: Tensor) -> Tensor:
     return values if bool(mask.all()) else values[mask]
 
 
+def _check_images(images: Tensor, size: Size) -> None:
+    if tuple(images.shape[2:]) != tuple(size):
+        given = "x".join(map(str, images.shape[2:]))
+        raise UserError(f"images of {given}", expected=f"{size[0]}x{size[1]}, the input size of this network")
+
+
 def _check_size(size: Size, multiple: int) -> None:
     if size[0] % multiple or size[1] % multiple:
         nearest = "x".join(str(max(1, round(side / multiple)) * multiple) for side in size)
@@ -461,12 +469,12 @@ def _small(**options: Any) -> nn.Module:
 
 
 def _base(input_size: Size = (256, 192), **options: Any) -> nn.Module:
-    alpha = 0.3 if input_size == (384, 288) else 0.4
+    alpha = 0.3 if tuple(input_size) == (384, 288) else 0.4
     return SHaRPose(TrunkSize(768, 12, 12), alpha=alpha, input_size=input_size, **options)
 
 
 def _tiny(**options: Any) -> nn.Module:
-    size = TrunkSize(64, 6, 4, patch=8, drop_path=0.0, token_std=0.02)
+    size = TrunkSize(80, 5, 5, mlp_ratio=2.0, drop_path=0.0, token_std=0.02)
     return SHaRPose(size, alpha=0.5, quality_start=0.5, single_layer_head=True, **options)
 
 

@@ -22,14 +22,13 @@ from methods.parts.resnet import DEPTHS, BasicBlock, Bottleneck, ResNet
 
 __all__ = ["VARIANTS", "SimpleBaseline"]
 
-_STRIDE = 32  # of the trunk; the head doubles the size three times, to input/4
-
 
 class SimpleBaseline(ResNet):
     """(B, 3, H, W) -> heatmaps (B, K, H/4, W/4), linear (no sigmoid).
 
     `block`, `blocks`, `widths`, `style` describe the trunk (parts/resnet.py), `deconvs` the widths of the
-    head. Raises UserError when H or W is not a multiple of 32.
+    head: one fewer than the trunk has stages. Raises UserError when H or W is not a multiple of the trunk's
+    stride (32).
     """
 
     def __init__(
@@ -43,16 +42,17 @@ class SimpleBaseline(ResNet):
         deconvs: Sequence[int] = (256, 256, 256),
         style: str = "pytorch",
     ) -> None:
-        if input_size[0] % _STRIDE or input_size[1] % _STRIDE:
-            raise UserError(f"input size {input_size[0]}x{input_size[1]}", expected=f"multiples of {_STRIDE}")
         super().__init__(block, blocks, widths, style)
+        self.stride = 4 * 2 ** len(deconvs)  # of the trunk; the head doubles the size back to input/4
+        if input_size[0] % self.stride or input_size[1] % self.stride:
+            raise UserError(f"input size {input_size[0]}x{input_size[1]}", expected=f"multiples of {self.stride}")
         self.input_size, self.num_joints, self.deconvs = input_size, num_joints, tuple(deconvs)
         self.deconv_layers = deconv_layers(self.channels[-1], deconvs)
         self.final_layer = final_layer(deconvs[-1], num_joints)
 
     def forward(self, images: Tensor) -> Tensor:
-        c5 = self.stages(images)[-1]  # (B, C, H/32, W/32)
-        return self.final_layer(self.deconv_layers(c5))  # (B, K, H/4, W/4)
+        coarse = self.stages(images)[-1]  # (B, C, H/32, W/32)
+        return self.final_layer(self.deconv_layers(coarse))  # (B, K, H/4, W/4)
 
     def predict(self, images: Tensor, settings: Mapping[str, Any]) -> TopDownOutput:
         return TopDownOutput(exits=[self(images)])
@@ -60,7 +60,8 @@ class SimpleBaseline(ResNet):
     def macs(self, trace: Trace) -> int:
         """The same for every person."""
         height, width = self.input_size
-        head = deconv_head_macs(self.channels[-1], self.deconvs, 4, (height // _STRIDE, width // _STRIDE))
+        coarse = (height // self.stride, width // self.stride)
+        head = deconv_head_macs(self.channels[-1], self.deconvs, 4, coarse)
         final = final_layer_macs(self.deconvs[-1], self.num_joints, (height // 4, width // 4))
         return self.trunk_macs(self.input_size) + head + final
 
@@ -75,7 +76,8 @@ def _build(depth: int, **options: Any) -> nn.Module:
 
 
 def _build_tiny(**options: Any) -> nn.Module:
-    return SimpleBaseline(BasicBlock, (1, 1, 1, 1), widths=(16, 32, 64, 96), deconvs=(48, 48, 48), **options)
+    # three stages: at 128x96 a fourth would leave 4x3 positions, from which seventeen places are hard to tell
+    return SimpleBaseline(BasicBlock, (1, 1, 1), widths=(24, 48, 96), deconvs=(48, 48), **options)
 
 
 # mmpose trains on RGB images, the official code on BGR ones (see _PROTOCOL)

@@ -111,7 +111,7 @@ _SIZES = {
     "h": _Size(1280, 32, 16, drop_path=0.55, layer_decay=0.85),
 }
 _SIX_HEADS = "an image classifier of width 384 (DeiT, timm): its attention has 6 heads"
-_TINY = _Size(96, 5, 4, mlp_ratio=2.0)
+_TINY = _Size(96, 4, 4, mlp_ratio=2.0)
 
 
 class ViTPose(nn.Module):
@@ -145,6 +145,10 @@ class ViTPose(nn.Module):
         return self.keypoint_head(self.backbone(images))
 
     def predict(self, images: Tensor, settings: Mapping[str, Any]) -> TopDownOutput:
+        """UserError for images of another size: the position embedding is tied to the grid."""
+        if tuple(images.shape[2:]) != tuple(self.input_size):
+            given, own = ("x".join(map(str, size)) for size in (images.shape[2:], self.input_size))
+            raise UserError(f"images of {given}", expected=f"{own}, the input size of this network")
         return TopDownOutput(exits=[self(images)])
 
     def macs(self, trace: Trace) -> int:
@@ -275,7 +279,7 @@ _OFFICIAL = Recipe(
     differs=("sigma 2 as for 256x192; 384x288 wants sigma 3",),
 )
 _QUICK = Recipe(
-    epochs=80,
+    epochs=100,
     batch=64,
     lr=2e-3,
     optimiser="adamw",

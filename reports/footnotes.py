@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from reports.quantities import varies
 from reports.rows import RowData, plain_text
 
 __all__ = ["general_notes"]
@@ -26,10 +27,10 @@ def _cost(rows: Sequence[RowData]) -> list[str]:
         "as the forward does them); gflops = 2 x gmacs."
     )
     costs = [row.result("accuracy").get("cost", {}).get("gmacs_per_forward", {}) for row in rows]
-    if any(c.get("sd") for c in costs):
+    if any(varies(c) for c in costs):
         text += (
-            " Where the cost depends on the person: mean ± sd (5th to 95th percentile) over the forwards of the persons "
-            "that were scored."
+            " Where the cost depends on the person: mean ± sd (5th to 95th percentile) over the forwards of the "
+            "persons that were scored."
         )
     flips = {bool(row.protocol.get("flip")) for row in rows}
     if True in flips:
@@ -49,7 +50,7 @@ def _accuracy(rows: Sequence[RowData]) -> list[str]:
         bootstrap = result.get("bootstrap") or {}
         if bootstrap.get("resamples"):
             text += (
-                f"; in brackets the 95 % interval (BCa bootstrap over images, {bootstrap['resamples']} resamples, "
+                f"; with its 95 % interval (BCa bootstrap over images, {bootstrap['resamples']} resamples, "
                 f"seed {bootstrap.get('seed', 0)})"
             )
         lines.append(text + ".")
@@ -92,7 +93,8 @@ def _remarks(rows: Sequence[RowData]) -> list[str]:
     skipped = [result.get("skipped_boxes", 0) for result, _ in _scored(rows)]
     if any(skipped):
         notes.append(f"up to {max(skipped)} person boxes were skipped, their image files are missing")
-    return [f"{note[:1].upper()}{note[1:]}." for note in _distinct(notes) if note != "not judged by a reference evaluator"]
+    told = "not judged by a reference evaluator"
+    return [f"{note[:1].upper()}{note[1:]}." for note in _distinct(notes) if note != told]
 
 
 def _latency(rows: Sequence[RowData]) -> list[str]:
@@ -110,12 +112,15 @@ def _execution(result: Mapping[str, Any]) -> str:
     on = plain_text(execution.get("device", "?"))
     gpus = machine.get("gpus") or []
     hardware = plain_text(gpus[0]) if on.startswith("cuda") and gpus else plain_text(machine.get("cpu", "unknown CPU"))
+    persons = "person" if execution.get("batch") == 1 else "persons"
     threads = settings.get("threads", execution.get("threads"))
+    reference = plain_text(result.get("reference", "the first row"))
     return (
-        f"ms: median of one call of {execution.get('batch', '?')} persons, in brackets its 95 % interval (order statistics); "
-        f"inside the timer: {plain_text(execution.get('scope', '?'))}; {on} ({hardware}), {threads} threads, "
+        f"ms: median of one call of {execution.get('batch', '?')} {persons}, with its 95 % interval (order "
+        f"statistics); "
+        f"inside the timer: {plain_text(execution.get('scope', '?'))}; {on} ({hardware}), threads: {threads}, "
         f"{plain_text(execution.get('dtype', '?'))}, {plain_text(execution.get('runtime', '?'))}, up to "
-        f"{execution.get('rounds', '?')} interleaved rounds; ratio: to {plain_text(result.get('reference', 'the first row'))}."
+        f"{execution.get('rounds', '?')} interleaved rounds; ratio: to {reference}."
     )
 
 

@@ -22,7 +22,7 @@ def entry(value: Value, column: Column) -> str:
     if value.value is None:
         return value.text
     number = f"{value.value:.{column.digits}f}"
-    if value.low is None or value.high is None or column.kind == "number":
+    if value.low is None or value.high is None or column.kind in ("number", "bounded"):
         return number
     low, high = f"{value.low:.{column.digits}f}", f"{value.high:.{column.digits}f}"
     if value.sd is not None:
@@ -31,20 +31,21 @@ def entry(value: Value, column: Column) -> str:
 
 
 def to_console(table: Table, console: Console | None = None) -> None:
-    """Print on stdout: with all columns where they fit, else without the detail columns."""
+    """Print on stdout, with as many columns as fit, but always those that every format has."""
     from rich.console import Console as RichConsole
     from rich.measure import Measurement
 
     console = console or RichConsole()
-    for shown in (table, table.narrow()):
+    for level in (2, 1, 0):
+        shown = table.narrow(level)
         drawn = _rich(shown)
-        fits = Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum <= console.width
-        if fits:
+        needed = Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum
+        if needed <= console.width:
             break
-    if not fits and not console.is_terminal:  # a file or a pipe has no width
-        console.width = Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum
+    if needed > console.width and not console.is_terminal:  # a file or a pipe has no width
+        console.width = needed
     console.print(drawn)
-    for note in table.notes:
+    for note in shown.notes:
         console.print(f"{note.mark}) {note.text}" if note.mark else note.text, markup=False, highlight=False)
 
 
@@ -77,11 +78,15 @@ def to_markdown(table: Table) -> str:
     lines = [f"**{escape_markdown(table.title)}**", ""] if table.title else []
     lines.append(_piped(escape_markdown(c.title) for c in table.columns))
     lines.append(_piped("---" if c.kind == "text" else "---:" for c in table.columns))
-    for row in table.rows:
-        entries = ((escape_markdown(t), m) for t, m in _marked(table, row))
-        lines.append(_piped(text + (f" <sup>{mark}</sup>" if mark else "") for text, mark in entries))
+    lines += [_piped(_markdown_entries(table, row)) for row in table.rows]
     notes = ((f"<sup>{n.mark}</sup> " if n.mark else "") + escape_markdown(n.text) for n in table.notes)
     return "\n".join([*lines, "", *(line + "\n" for line in notes)])
+
+
+def _markdown_entries(table: Table, row: tuple[Value, ...]) -> Iterator[str]:
+    for value, (text, mark) in zip(row, _marked(table, row), strict=True):
+        shown = text if value.value is not None else escape_markdown(text)
+        yield shown + (f" <sup>{mark}</sup>" if mark else "")
 
 
 def _piped(entries: Iterator[str]) -> str:
@@ -107,7 +112,7 @@ _TEX = {
 
 def to_latex(table: Table) -> str:
     r"""A document of its own with a booktabs table; `\usepackage{booktabs,standalone}` lets a paper \input it."""
-    shown = table.narrow()
+    shown = table.narrow(1)
     align = "".join("l" if c.kind == "text" else "r" for c in shown.columns)
     body = [_tex_row(escape_latex(c.title) for c in shown.columns), r"\midrule"]
     body += [_tex_row(_tex_entries(shown, row)) for row in shown.rows]
@@ -120,14 +125,14 @@ def to_latex(table: Table) -> str:
             r"\usepackage[T1]{fontenc}",
             r"\usepackage{textcomp,booktabs}",
             r"\usepackage[a3paper,landscape,margin=15mm]{geometry}",
+            r"\setlength{\parindent}{0pt}",
             r"\begin{document}",
-            r"\noindent",
             rf"\begin{{tabular}}{{{align}}}",
             r"\toprule",
             *body,
             r"\bottomrule",
             r"\end{tabular}",
-            r"\par\medskip\footnotesize\noindent",
+            r"\par\medskip\footnotesize",
             *notes,
             r"\end{document}",
             "",
@@ -147,14 +152,14 @@ def _tex_entries(table: Table, row: tuple[Value, ...]) -> Iterator[str]:
 
 def _tex_entry(value: Value, column: Column) -> str:
     """`$74.4 \\pm 1.2$`, or `$74.4_{-1.3}^{+1.1}$` where the interval is not symmetrical at the printed digits."""
-    if value.value is None or value.low is None or value.high is None or column.kind == "number":
+    if value.value is None or value.low is None or value.high is None or column.kind in ("number", "bounded"):
         return escape_latex(entry(value, column))
-    digits = column.digits
+    number, low, high = (f"{v:.{column.digits}f}" for v in (value.value, value.low, value.high))
     if value.sd is not None:
-        return rf"${value.value:.{digits}f} \pm {value.sd:.{digits}f}$ ({value.low:.{digits}f}--{value.high:.{digits}f})"
-    below, above = f"{value.value - value.low:.{digits}f}", f"{value.high - value.value:.{digits}f}"
+        return rf"${number} \pm {value.sd:.{column.digits}f}$ ({low}--{high})"
+    below, above = (f"{v:.{column.digits}f}" for v in (value.value - value.low, value.high - value.value))
     spread = rf" \pm {below}" if below == above else f"_{{-{below}}}^{{+{above}}}"
-    return f"${value.value:.{digits}f}{spread}$"
+    return f"${number}{spread}$"
 
 
 def escape_latex(text: str) -> str:
@@ -170,10 +175,10 @@ def to_csv(table: Table) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     parts = [_parts(column, [row[i] for row in table.rows]) for i, column in enumerate(table.columns)]
-    writer.writerow([name for column in parts for name, _ in column] + ["notes"])
-    for row in table.rows:
+    writer.writerow([name for column in parts for name, _ in column] + ["records", "notes"])
+    for row, records in zip(table.rows, table.records, strict=True):
         plain = [_csv(read(value)) for value, column in zip(row, parts, strict=True) for _, read in column]
-        writer.writerow([*plain, _csv(_remarks(table, row))])
+        writer.writerow([*plain, " ".join(records), _csv(_remarks(table, row))])
     return stream.getvalue()
 
 
@@ -182,7 +187,7 @@ def _parts(column: Column, values: list[Value]) -> list[tuple[str, Callable[[Val
     if column.kind == "text":
         return [(column.key, lambda v: v.text)]
     parts: list[tuple[str, Callable[[Value], float | str | None]]] = [(column.key, lambda v: v.value)]
-    if column.kind == "interval":
+    if column.kind in ("interval", "bounded"):
         parts += [(f"{column.key}_low", lambda v: v.low), (f"{column.key}_high", lambda v: v.high)]
     if column.kind == "spread" and any(v.sd is not None for v in values):
         parts.append((f"{column.key}_sd", lambda v: v.sd))
@@ -208,9 +213,7 @@ def to_html(table: Table) -> str:
     """A `<table>` with its notes; everything that comes from a file is escaped."""
     head = "".join(f"<th>{html.escape(c.title)}</th>" for c in table.columns)
     rows = "\n".join(f"<tr>{''.join(_html_entries(table, row))}</tr>" for row in table.rows)
-    notes = "\n".join(
-        f"<p>{f'<sup>{n.mark}</sup> ' if n.mark else ''}{html.escape(n.text)}</p>" for n in table.notes
-    )
+    notes = "\n".join(f"<p>{f'<sup>{n.mark}</sup> ' if n.mark else ''}{html.escape(n.text)}</p>" for n in table.notes)
     caption = f"<caption>{html.escape(table.title)}</caption>" if table.title else ""
     return f"<table>{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n{notes}\n"
 

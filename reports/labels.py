@@ -74,4 +74,4 @@ def _hits(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _inside(boxes: np.ndarray, bounds: Box) -> np.ndarray:
     low, high = np.array(bounds[:2]), np.array(bounds[2:])
-    return (boxes[:, :2] >= low).all(axis=1) & (boxes[:, 2:] <= high).all(axis=1)
+    return np.logical_and((boxes[:, :2] >= low).all(axis=1), (boxes[:, 2:] <= high).all(axis=1))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
+from string import ascii_lowercase
 from typing import Any, Literal
 
-__all__ = ["Column", "Note", "Table", "Value"]
+__all__ = ["NOT_HERE", "Column", "Note", "Table", "Value"]
 
-Kind = Literal["text", "interval", "spread", "number"]
+Kind = Literal["text", "interval", "spread", "number", "bounded"]
+NOT_HERE = "–"
+"""what stands for a quantity that was not asked for or that a row does not have; its reason is in CSV and JSON"""
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,10 @@ class Value:
     @classmethod
     def number(cls, value: Any, low: Any = None, high: Any = None, sd: Any = None, *, scale: float = 1.0) -> Value:
         """A number from a record, times `scale`; null, nan and infinity are n/a."""
-        plain = [_finite(v, scale) for v in (value, low, high, sd)]
-        if plain[0] is None:
+        number = _finite(value, scale)
+        if number is None:
             return cls.missing("no number was recorded")
-        return cls(*plain)
+        return cls(number, _finite(low, scale), _finite(high, scale), _finite(sd, scale))
 
     @classmethod
     def missing(cls, reason: str, text: str = "n/a") -> Value:
@@ -59,15 +63,16 @@ def _finite(value: Any, scale: float) -> float | None:
 class Column:
     """`key` names it in CSV and JSON, `title` for people.
 
-    `kind`: `text`; `interval` and `spread` (mean, sd, percentiles) print their bounds; `number` prints the value only.
-    `detail`: left out where width is short (console, LaTeX).
+    `kind`: `text`; `interval` and `spread` (mean, sd, percentiles) print their bounds; `number` prints the value only,
+    `bounded` does so too and keeps its bounds for CSV.
+    `level`: 0 everywhere, 1 where a paper's width allows, 2 only in full tables.
     """
 
     key: str
     title: str
     kind: Kind = "number"
     digits: int = 1
-    detail: bool = False
+    level: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,32 +85,56 @@ class Note:
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` hold one Value for each of `columns`."""
+    """`rows` hold one Value for each of `columns`; `records` names the records of each row."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Value, ...], ...]
-    notes: tuple[Note, ...] = ()
+    records: tuple[tuple[str, ...], ...]
+    remarks: tuple[str, ...] = ()
     title: str = ""
-    marks: dict[str, str] = field(default_factory=dict)
-    """text of a marked note -> its mark"""
+
+    @cached_property
+    def marks(self) -> dict[str, str]:
+        """Marks a, b, ..., z, aa, ... of what needs a line below: notes, and reasons that the entry does not tell."""
+        values = (value for row in self.rows for value in row)
+        texts = dict.fromkeys(text for value in values if (text := _footnote(value)))
+        return {text: _letters(i) for i, text in enumerate(texts)}
+
+    @property
+    def notes(self) -> list[Note]:
+        """What is printed below: the marked lines, then the remarks on the whole table."""
+        return [*(Note(text, mark) for text, mark in self.marks.items()), *map(Note, self.remarks)]
 
     def mark(self, value: Value) -> str:
         """The mark that stands behind an entry, empty for none."""
-        return self.marks.get(value.reason or value.note, "")
+        return self.marks.get(_footnote(value), "")
 
-    def narrow(self) -> Table:
-        """Without the detail columns."""
-        keep = [i for i, column in enumerate(self.columns) if not column.detail]
+    def narrow(self, level: int) -> Table:
+        """With the columns up to `level` only, and their notes."""
+        keep = [i for i, column in enumerate(self.columns) if column.level <= level]
         rows = tuple(tuple(row[i] for i in keep) for row in self.rows)
-        return Table(tuple(self.columns[i] for i in keep), rows, self.notes, self.title, self.marks)
+        return replace(self, columns=tuple(self.columns[i] for i in keep), rows=rows)
 
     def to_json(self) -> dict[str, Any]:
-        """Columns, rows as {column: entry}, notes; numbers as in the cells for people (AP 0 to 100)."""
+        """Columns, rows as {column: entry}, notes; numbers as for people (AP 0 to 100)."""
+        rows = [
+            {c.key: v.to_json() for c, v in zip(self.columns, row, strict=True)} | {"records": list(records)}
+            for row, records in zip(self.rows, self.records, strict=True)
+        ]
         return {
             "title": self.title,
             "columns": [{"key": c.key, "title": c.title, "kind": c.kind} for c in self.columns],
-            "rows": [
-                {c.key: v.to_json() for c, v in zip(self.columns, row, strict=True)} for row in self.rows
-            ],
+            "rows": rows,
             "notes": [{"mark": n.mark, "text": n.text} if n.mark else {"text": n.text} for n in self.notes],
         }
+
+
+def _footnote(value: Value) -> str:
+    if value.note:
+        return value.note
+    return "" if value.text in (value.reason, NOT_HERE) else value.reason
+
+
+def _letters(index: int) -> str:
+    rest, last = divmod(index, 26)
+    return (_letters(rest - 1) if rest else "") + ascii_lowercase[last]

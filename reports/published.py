@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.published import rows_for
 from reports import quantities as q
-from reports.model import Column, Value
+from reports.model import NOT_HERE, Column, Value
 from reports.rows import RowData, plain_text
 
 __all__ = ["published_columns"]
@@ -24,32 +24,32 @@ class _Named:
     published: tuple[tuple[str, str], ...] = ()
 
 
-def published_columns(rows: Sequence[RowData]) -> tuple[list[Column], list[list[Value]], list[str]]:
+def published_columns(rows: Sequence[RowData]) -> tuple[list[Column], list[list[Value]], str]:
     """The columns 'published AP' and 'difference' (ours minus published), their entries by row, and a note."""
     columns = [Column("published_ap", "published AP"), Column("published_difference", "difference")]
     note = (
         f"Published AP: {_DATA} {_SPLIT}, as printed in the source that the mark names. Difference: ours minus "
         "published, given only for the same images and the same kind of person boxes."
     )
-    return columns, [_entries(row) for row in rows], [note]
+    return columns, [_entries(row) for row in rows], note
 
 
 def _entries(row: RowData) -> list[Value]:
     found = _candidates(row)
     if not found:
-        return [Value.missing("no published figure of this network at this input size", "–")] * 2
+        return [Value.missing("no published figure of this network at this input size", NOT_HERE)] * 2
     kind = _kind(q.boxes(row).text)
     best = next((f for f in found if _kind(f["boxes"]) == kind), found[0])
-    about = f"{best['source']}; boxes: {best['boxes'] or 'not stated'}; decoding: {best['post_process'] or 'not stated'}"
+    boxes, decoding = best["boxes"] or "not stated", best["post_process"] or "not stated"
+    about = f"{best['source']}; boxes: {boxes}; decoding: {decoding}"
     published = Value(value=float(best["ap"]), note=f"published: {plain_text(about)}")
     return [published, _difference(row, float(best["ap"]), kind, _kind(best["boxes"]))]
 
 
-def _candidates(row: RowData) -> list[dict[str, Any]]:
+def _candidates(row: RowData) -> list[dict[Any, Any]]:
     table = rows_for(_Named(row.variant), row.input_size, dataset=_DATA)
     table = table[(table["split"] == _SPLIT) & table["ap"].notna()]
-    records: list[dict[str, Any]] = table.to_dict("records")
-    return [r for r in records if _same_knobs(r["our_knobs"], row)]
+    return [dict(r) for r in table.to_dict("records") if _same_knobs(r["our_knobs"], row)]
 
 
 def _same_knobs(text: str, row: RowData) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from reports.model import Value
+from reports.model import NOT_HERE, Value
 from reports.rows import RowData, plain_text
 
-__all__ = ["boxes", "from_latency", "gmacs", "params", "refined_share", "stat", "train_only_params"]
+__all__ = ["boxes", "from_latency", "gmacs", "params", "refined_share", "stat", "train_only_params", "varies"]
 
 _SHORT = ("no weights", "no data")
 
@@ -30,16 +31,22 @@ def gmacs(row: RowData, per: str = "forward", scale: float = 1.0) -> Value:
     Where the cost depends on the person: mean, sd, 5th and 95th percentile over the persons that were scored.
     """
     measured = _mapping(_mapping(row.result("accuracy").get("cost")).get(f"gmacs_per_{per}"))
-    if measured and (measured.get("sd") or per != "forward" or "cost" not in row.records):
-        spread = [measured.get(n) for n in ("p5", "p95", "sd")] if measured.get("sd") else []
+    if measured and (varies(measured) or "cost" not in row.records):
+        spread = [measured.get(n) for n in ("p5", "p95", "sd")] if varies(measured) else []
         return Value.number(measured.get("mean"), *spread, scale=scale)
     if "cost" not in row.records:
         return _absent(row, "cost")
-    value = Value.number(row.result("cost").get("gmacs"), scale=scale)
+    forwards = 2 if per == "prediction" and row.protocol.get("flip") else 1
+    value = Value.number(row.result("cost").get("gmacs"), scale=scale * forwards)
     if row.result("cost").get("trace") and not measured and value.value is not None:
         note = "counted on one noise image; the cost depends on the person, and no person was scored"
         return Value(value=value.value, note=note)
     return value
+
+
+def varies(summary: Mapping[str, Any]) -> bool:
+    """Whether a cost differs between persons; equal ones leave a rounding error of a mean in `sd`."""
+    return (summary.get("sd") or 0.0) > 1e-9 * abs(summary.get("mean") or 0.0)
 
 
 def params(row: RowData) -> Value:
@@ -66,7 +73,7 @@ def refined_share(row: RowData) -> Value:
         return _absent(row, "accuracy")
     result = row.result("accuracy")
     if "refined_share" not in result:
-        return Value.missing("it has one exit")
+        return Value.missing("it has one exit", NOT_HERE)
     return Value.number(result["refined_share"], scale=100)
 
 
@@ -88,16 +95,17 @@ def from_latency(row: RowData, name: str, quantity: str) -> Value:
     if found.get("value") is None:
         return Value.missing(plain_text(found.get("reason") or "no number was recorded"))
     value = Value.number(found["value"], found.get("low"), found.get("high"))
+    notes = [plain_text(found["reason"])] if found.get("reason") else []
     if quantity == "median" and result.get("warmed_up") is False:
-        return Value(value.value, value.low, value.high, note="the warm-up did not become stationary")
-    return value
+        notes.append("the warm-up did not become stationary")
+    return replace(value, note="; ".join(notes))
 
 
 def _absent(row: RowData, name: str) -> Value:
     """'no weights', 'failed' with the message, or 'not measured'."""
     reason = row.reasons.get(name)
     if reason is None:
-        return Value.missing("not measured", "–")
+        return Value.missing("not measured", NOT_HERE)
     head = reason.partition(" (")[0]
     return Value.missing(reason, head if head in _SHORT else "failed")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from reports.rows import RowData, load_rows, plain_text
 from reports.tables import build_table
 
 __all__ = ["table_of", "write_report"]
-
 
 
 def table_of(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> Table:
@@ -39,7 +39,8 @@ def write_report(store: Store, manifest: Mapping[str, Any], folder: Path, *, fig
 
 
 def _draw(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> dict[str, bytes]:
-    from reports.figures import figure_axes, save, tradeoff
+    from reports.figures import save, tradeoff
+    from reports.points import figure_axes
 
     axes = ((manifest.get("suite") or {}).get("report") or {}).get("axes") or ("gmacs", "ap")
     files: dict[str, bytes] = {}
@@ -62,10 +63,11 @@ def _page(
     parts = [f"# {escape_markdown(_title(suite))}"]
     if suite.get("description"):
         parts.append(escape_markdown(plain_text(suite["description"])))
-    parts.append(to_markdown(Table(table.columns, table.rows, table.notes, "", table.marks)).rstrip())
+    parts.append(to_markdown(replace(table.narrow(1), title="")).rstrip())
     parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in pictures]
     if figures and not pictures:
         parts.append("No figure: no row has both an AP and a cost.")
+    parts += ["## All columns", to_markdown(replace(table, title="", remarks=())).rstrip()]
     return "\n\n".join([*parts, "## How to reproduce", *_origin(rows, manifest)]) + "\n"
 
 
@@ -83,7 +85,7 @@ def _origin(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> list[str]:
     lines += [f"Versions: {escape_markdown(v)}" for v in versions if v]
     machines = _distinct(_machine(r.result.get("machine")) for r in records.values() if r.result.get("machine"))
     lines += [f"Machine: {escape_markdown(m)}" for m in machines]
-    lines.append(f"Records ({len(records)}): " + ", ".join(f"{r.kind}-{r.id}" for r in records.values()))
+    lines.append(f"Records: {len(records)}, named row by row in table.csv")
     return ["\n".join(f"- {line}" for line in lines)]
 
 

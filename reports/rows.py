@@ -122,9 +122,9 @@ def _find(store: Store, name: str, identity: str, known: dict[tuple[str, str], R
 
 
 def plain_text(value: Any) -> str:
-    """`value` as one printable line; lists as 256x192, the parts of an error message joined by semicolons."""
+    """`value` as one printable line; sizes as 256x192, the parts of an error message joined by semicolons."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "x".join(map(plain_text, value))
+        return ("x" if all(isinstance(v, int) for v in value) else "/").join(map(plain_text, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from reports import quantities as q
 from reports.footnotes import general_notes
 from reports.formats import to_console, to_csv, to_html, to_latex, to_markdown
-from reports.model import Column, Note, Table, Value
+from reports.model import NOT_HERE, Column, Note, Table, Value
 from reports.published import published_columns
 from reports.rows import RowData, load_rows, plain_text
 
@@ -30,7 +31,9 @@ __all__ = [
 ]
 
 _LONG_NOTE = 24  # characters; a longer note of a variant stands below the table
-_STATS = ("AP50", "AP75", "AR", "APm", "APl")
+_PAPER = ("AP50", "AP75", "AR")
+_STATS = (*_PAPER, "APm", "APl")
+_PERCENTAGES = {"ap", *map(str.lower, _STATS), "refined_percent", "published_ap", "published_difference"}
 _LATENCY = re.compile(r"latency_b(\d+)")
 _FIELDS = {"flip": "flip test", "nms": "NMS", "nms_threshold": "NMS at", "box_score_threshold": "boxes from score"}
 
@@ -52,16 +55,17 @@ def build_table(rows: Sequence[RowData], *, title: str = "", published: bool = F
     filled = [*_identity(), *_cost(rows), *_accuracy(rows), *_differing(rows), *_latency(rows)]
     columns = [f.column for f in filled]
     values = [[f.fill(row) for f in filled] for row in rows]
-    notes = general_notes(rows, {c.key for c in columns})
+    remarks = general_notes(rows, {c.key for c in columns})
     if published:
-        extra, entries, source_notes = published_columns(rows)
+        extra, entries, remark = published_columns(rows)
         columns += extra
         values = [[*v, *e] for v, e in zip(values, entries, strict=True)]
-        notes += source_notes
+        remarks.append(remark)
+    if any(value.text == NOT_HERE for row in values for value in row):
+        remarks.append(f"{NOT_HERE}: not measured, or the row does not have it.")
     columns = [_with_digits(c, [v[i] for v in values]) for i, c in enumerate(columns)]
-    marks = _marks(v for row in values for v in row)
-    marked = [Note(text, mark) for text, mark in marks.items()]
-    return Table(tuple(columns), tuple(map(tuple, values)), (*marked, *map(Note, notes)), plain_text(title), marks)
+    records = tuple(tuple(f"{r.kind}-{r.id}" for r in row.records.values()) for row in rows)
+    return Table(tuple(columns), tuple(map(tuple, values)), records, tuple(remarks), plain_text(title))
 
 
 def latency_names(rows: Iterable[RowData]) -> list[str]:
@@ -93,7 +97,7 @@ def _cost(rows: Sequence[RowData]) -> list[_Filled]:
     columns.append(_Filled(Column("gmacs", "gmacs", "spread"), q.gmacs))
     columns.append(_Filled(Column("gflops", "gflops"), lambda row: q.gmacs(row, scale=2)))
     if any(row.result("accuracy").get("cost") for row in rows):
-        per_pose = Column("gmacs_per_pose", "gmacs per pose", "spread", detail=True)
+        per_pose = Column("gmacs_per_pose", "gmacs per pose", "spread", level=2)
         columns.append(_Filled(per_pose, lambda row: q.gmacs(row, "prediction")))
     return columns
 
@@ -105,8 +109,8 @@ def _accuracy(rows: Sequence[RowData]) -> list[_Filled]:
     measured = {name for row in rows for name in row.result("accuracy").get("stats", {})}
     for name in _STATS:
         if name in measured:
-            column = Column(name.lower(), name, "interval", detail=True)
-            columns.append(_Filled(column, lambda row, name=name: q.stat(row, name)))  # type: ignore[misc]
+            column = Column(name.lower(), name, "bounded", level=1 if name in _PAPER else 2)
+            columns.append(_Filled(column, partial(q.stat, name=name)))
     if any("refined_share" in row.result("accuracy") for row in rows):
         columns.append(_Filled(Column("refined_percent", "refined (%)"), q.refined_share))
     if any(row.knobs.get("exit_rate") is not None for row in rows):
@@ -136,11 +140,11 @@ def _differing(rows: Sequence[RowData]) -> list[_Filled]:
 
 
 def _field(name: str) -> Callable[[RowData], Value]:
-    return lambda row: Value(text=plain_text(row.protocol.get(name, "–")))
+    return lambda row: Value(text=plain_text(row.protocol.get(name, NOT_HERE)))
 
 
 def _knob(name: str) -> Callable[[RowData], Value]:
-    return lambda row: Value(text=plain_text(row.knobs.get(name, "–")))
+    return lambda row: Value(text=plain_text(row.knobs.get(name, NOT_HERE)))
 
 
 def _latency(rows: Sequence[RowData]) -> list[_Filled]:
@@ -148,9 +152,9 @@ def _latency(rows: Sequence[RowData]) -> list[_Filled]:
     for name in latency_names(rows):
         batch = name.removeprefix("latency_b")
         for quantity, title in (("median", "ms"), ("p90", "p90 ms"), ("p99", "p99 ms"), ("ratio", "ratio")):
-            key = f"ratio_b{batch}" if quantity == "ratio" else f"latency_b{batch}_{quantity}_ms"
-            column = Column(key, f"{title} (batch {batch})", "interval", detail=quantity != "median")
-            columns.append(_Filled(column, lambda row, n=name, s=quantity: q.from_latency(row, n, s)))  # type: ignore[misc]
+            key = f"ratio_b{batch}" if quantity == "ratio" else f"{name}_{quantity}_ms".replace("_median", "")
+            column = Column(key, f"{title} (batch {batch})", "interval", level=0 if quantity == "median" else 2)
+            columns.append(_Filled(column, partial(q.from_latency, name=name, quantity=quantity)))
     return columns
 
 
@@ -160,19 +164,8 @@ def _asked(rows: Sequence[RowData], name: str) -> bool:
 
 def _with_digits(column: Column, values: Sequence[Value]) -> Column:
     """Percentages have one decimal; other columns as many (1 to 4) as their smallest number needs for three digits."""
-    if column.key in ("ap", "ar", "ap50", "ap75", "apm", "apl", "refined_percent") or column.kind == "text":
+    if column.key in _PERCENTAGES or column.kind == "text":
         return column
     smallest = min((abs(v.value) for v in values if v.value), default=1.0)
     digits = next((d for d, least in ((1, 10.0), (2, 1.0), (3, 0.1)) if smallest >= least), 4)
-    return Column(column.key, column.title, column.kind, digits, column.detail)
-
-
-def _marks(values: Iterable[Value]) -> dict[str, str]:
-    """Marks a, b, ..., z, aa, ... for what needs a line below: reasons that are longer than their text, and notes."""
-    texts = dict.fromkeys(v.note or v.reason for v in values if v.note or (v.reason and v.reason != v.text))
-    return {text: _letters(i) for i, text in enumerate(texts)}
-
-
-def _letters(index: int) -> str:
-    rest, last = divmod(index, 26)
-    return (_letters(rest - 1) if rest else "") + "abcdefghijklmnopqrstuvwxyz"[last]
+    return Column(column.key, column.title, column.kind, digits, column.level)

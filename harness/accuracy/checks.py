@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def pictures_of(
     faults, by_id = Faults(where), {}  # type: tuple[Faults, dict[Any, dict[str, Any]]]
     for n, picture in enumerate(gt["images"]):
         key = picture.get("id") if isinstance(picture, Mapping) else None
-        if not isinstance(key, int | str) or isinstance(key, bool):
+        if not isinstance(key, Integral | str) or isinstance(key, bool):
             faults.add(f"images[{n}]: id is {key!r}")
         elif key in by_id:
             faults.add(f"images[{n}]: image id {key} occurs twice")
@@ -133,7 +134,7 @@ def pictures_of(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
 
 
 def _finite(values: Sequence[Any]) -> bool:
@@ -192,7 +193,7 @@ def result_faults(n: int, r: Any, known: set[Any], joints: int, category: int, b
         yield f"{name} is {kind_of(r)}"
         return
     image = r.get("image_id")
-    if not isinstance(image, int | str) or image not in known:
+    if not isinstance(image, Integral | str) or image not in known:
         yield f"{name}: image {image!r} is not in the annotations"
     if r.get("category_id") != category:
         yield f"{name}: category {r.get('category_id')!r}, not {category}"

@@ -12,14 +12,14 @@ import numpy as np
 from harness.accuracy import bootstrap as resampling
 from harness.accuracy.ap import Stats, summarise
 from harness.accuracy.bootstrap import Difference, Interval
-from harness.accuracy.checks import read_json
+from harness.accuracy.checks import differing_images, read_json
 from harness.accuracy.inputs import Detections, GroundTruth
 from harness.accuracy.judges import Verdict, judged
 from harness.accuracy.match import Matches, match
 from harness.errors import DataError, UserError, unknown_name
 from harness.pose.skeletons import COCO, CROWDPOSE
 
-__all__ = ["SCHEMA", "Comparison", "Evaluation", "compare", "evaluate"]
+__all__ = ["SCHEMA", "Comparison", "Evaluation", "check_coverage", "compare", "evaluate"]
 
 SCHEMA = "paretopose.evaluation/1"
 _SKELETONS = {"coco": COCO, "crowdpose": CROWDPOSE}
@@ -153,6 +153,22 @@ def compare(
     families = [resampling.paired_difference(a, b, n=bootstrap, seed=seed, progress=progress) for b in bs]
     reasons = summarise(a).reasons
     return [Comparison(family, reasons, bootstrap, seed, len(others)) for family in resampling.corrected(families)]
+
+
+def check_coverage(first: Evaluation, second: Evaluation, *, where: str = "") -> None:
+    """Raises DataError, images listed, when one set has results in images where the other has none.
+
+    That may be an honest "nobody found", or predictions made on other images; only the user can tell.
+    """
+    a, b = (np.unique(e.matches.image_ids[e.matches.image]).tolist() for e in (first, second))
+    difference = differing_images(a, b)
+    if difference:
+        raise DataError(
+            f"the two sets have results for different images: {difference}",
+            where=where,
+            expected="predictions on the same images, for a paired difference",
+            hint="if nobody was found there, say so with --missing-as-empty",
+        )
 
 
 def _matches(source: Evaluation | Matches) -> Matches:

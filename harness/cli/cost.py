@@ -21,7 +21,8 @@ from harness.method import Size, Variant, find_variant
 
 if TYPE_CHECKING:
     from harness.cost.account import Account
-    from harness.cost.latency import LatencyResult, Quantile
+    from harness.cost.latency import Execution, LatencyResult
+    from harness.cost.statistics import Quantile
     from harness.method import Predictor
 
 __all__ = ["cost", "latency"]
@@ -72,14 +73,14 @@ class _Counted:
 
 def _predictor(method: str, input_size: str | None, pairs: list[str], weights: Path | None = None) -> tuple[Any, ...]:
     """(variant, size, build knobs, run settings, predictor)."""
-    from harness.build import build
+    from harness.train.checkpoints import open_variant
 
     variant = find_variant(method)
     knobs, settings = parse_settings(variant, pairs)
-    size = parse_size(input_size) if input_size else knobs.get("input_size", variant.input_size)
-    knobs.pop("input_size", None)
+    size = parse_size(input_size) if input_size else knobs.pop("input_size", None)
     settings = {k: v for k, v in settings.items() if k in {knob.name for knob in variant.knobs}}
-    return variant, size, knobs, settings, build(variant, size, knobs, weights=weights)
+    predictor, _ = open_variant(variant, weights, input_size=size, **knobs)
+    return variant, predictor.input_size, knobs, settings, predictor
 
 
 def _count(method: str, input_size: str | None, pairs: list[str], weights: Path | None) -> _Counted:
@@ -162,13 +163,16 @@ def _print_conventions(console: Console, counted: _Counted) -> None:
     console.print(table)
     for figure in counted.published():
         ours = f" (ours {figure['ours']:.3f})" if figure["ours"] else ""
-        how = f"reproduced under {figure['convention']}{ours}" if figure["convention"] else "reproduced under no convention"
-        console.print(f"published {figure['printed']} GFLOPs: {how}; {figure['sources'][0]}", markup=False)
+        how = f"{figure['convention']}{ours}" if figure["convention"] else "no convention"
+        console.print(
+            f"published {figure['printed']} GFLOPs: reproduced under {how}; {figure['sources'][0]}", markup=False
+        )
 
 
 def _print_against(console: Console, counted: _Counted, other: _Counted) -> None:
-    table = Table("convention", *_right(other.variant.name, counted.variant.name, "change"))
     from harness.cost.conventions import figures
+
+    table = Table("convention", *_right(other.variant.name, counted.variant.name, "change"))
 
     ours, theirs = figures(counted.account.counts), figures(other.account.counts)
     for name, percent in _reductions(counted, other).items():
@@ -215,6 +219,8 @@ def latency(
         device=device, batch=batch, threads=threads, dtype=dtype, runtime=runtime, rounds=rounds, seconds=seconds,
         scope="network: one forward of a batch, no cropping, no decoding, no flip test",
     )  # fmt: skip
+    for name, value in (("dtype", dtype), ("runtime", runtime)):
+        find_variant(methods[0]).knob(name).check(value, f"--{name}")
     if len(set(methods)) < len(methods):
         raise UserError("a method is named twice", expected="different variants")
     callables = {name: _forward(name, input_size, set_, execution, images) for name in methods}
@@ -227,7 +233,9 @@ def latency(
         _print_latency(results)
 
 
-def _forward(name: str, input_size: str | None, pairs: list[str], execution: Any, images: Path | None) -> Callable[[], Any]:
+def _forward(
+    name: str, input_size: str | None, pairs: list[str], execution: Execution, images: Path | None
+) -> Callable[[], Any]:
     """One forward of a batch on the execution's device and number format."""
     import torch
 
@@ -237,10 +245,10 @@ def _forward(name: str, input_size: str | None, pairs: list[str], execution: Any
         predictor.to(execution.device).eval()
         if execution.runtime == "compile":
             predictor.compile()
-    plain = execution.dtype == "float32"
+    kind, dtype = execution.device.partition(":")[0], getattr(torch, execution.dtype)
 
     def call() -> Any:
-        number_format = nullcontext() if plain else torch.autocast(execution.device.partition(":")[0], getattr(torch, execution.dtype))
+        number_format = nullcontext() if dtype is torch.float32 else torch.autocast(kind, dtype)
         with torch.inference_mode(), number_format:
             return predictor.predict(batch, settings)
 
@@ -249,7 +257,7 @@ def _forward(name: str, input_size: str | None, pairs: list[str], execution: Any
     return call
 
 
-def _batch(variant: Variant, predictor: Predictor, execution: Any, images: Path | None) -> Any:
+def _batch(variant: Variant, predictor: Predictor, execution: Execution, images: Path | None) -> Any:
     import numpy as np
     import torch
 
@@ -260,10 +268,8 @@ def _batch(variant: Variant, predictor: Predictor, execution: Any, images: Path 
     else:
         crops = np.load(images, allow_pickle=False)
         if crops.ndim != 4 or crops.shape[2:] != tuple(predictor.input_size) or len(crops) < execution.batch:
-            height, width = predictor.input_size
-            raise UserError(
-                f"array of shape {crops.shape}", where=str(images), expected=f"(at least {execution.batch}, 3, {height}, {width})"
-            )
+            expected = "(at least {}, 3, {}, {})".format(execution.batch, *predictor.input_size)
+            raise UserError(f"array of shape {crops.shape}", where=str(images), expected=expected)
         batch = torch.from_numpy(np.asarray(crops[: execution.batch], dtype=np.float32))
     moved = [image.to(execution.device) for image in batch]
     return moved if variant.paradigm == "one-stage" else torch.stack(moved)
@@ -284,7 +290,9 @@ def _print_latency(results: Mapping[str, LatencyResult]) -> None:
     console = _console()
     first = next(iter(results.values()))
     e = first.execution
-    console.print(f"{e.scope}; {e.device}, batch {e.batch}, {first.settings['threads']} threads, {e.dtype}, {e.runtime}")
+    console.print(
+        f"{e.scope}; {e.device}, batch {e.batch}, {first.settings['threads']} threads, {e.dtype}, {e.runtime}"
+    )
     console.print(f"interleaved rounds, synchronised, ms per batch with 95 % intervals, ratio to {next(iter(results))}")
     table = Table("method", *_right("median", "p90", "p99", "ratio", "n", "starved", "cores busy", "warm-up"))
     for name, r in results.items():

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from harness.accuracy.checks import read_json
-from harness.accuracy.evaluate import Comparison, Evaluation, compare
+from harness.accuracy.evaluate import Comparison, Evaluation, check_coverage, compare
 from harness.accuracy.evaluate import evaluate as measure
 
 __all__ = ["evaluate"]
@@ -32,6 +32,10 @@ def evaluate(
     bootstrap: Annotated[int, typer.Option(help="Resamples of images for the intervals; 0 for none.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     no_judge: Annotated[bool, typer.Option("--no-judge", help="Skip the check by the reference evaluator.")] = False,
+    missing_as_empty: Annotated[
+        bool,
+        typer.Option("--missing-as-empty", help="With --against: an image without results is one with nobody found."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
 ) -> None:
     """AP of a result file with intervals; --against another one: paired difference."""
@@ -50,6 +54,9 @@ def evaluate(
             )
             for path in paths
         ]
+        for path, other in zip(paths[1:], evaluations[1:], strict=True):
+            if not missing_as_empty:
+                check_coverage(evaluations[0], other, where=f"{pred} and {path}")
         comparisons = _comparisons(evaluations, bootstrap, seed, ticker)
     if as_json:
         print(json.dumps(_as_json(gt, paths, evaluations, comparisons), indent=2, allow_nan=False))

@@ -99,13 +99,13 @@ def _cost_of_a_run(variant: Variant) -> tuple[int | None, str]:
     """Closed form on the trace of a forward in which everybody is refined; a one-stage cost needs a real image."""
     if variant.paradigm == "one-stage":
         return None, "per image"
-    from harness.build import build
     from harness.cost.account import closed_form, sample_input
+    from harness.train.checkpoints import open_variant
 
     settings = {knob.name: knob.default for knob in variant.knobs if knob.kind != "build"}
     if "quality_threshold" in settings:
         settings["quality_threshold"] = "always"
-    predictor = build(variant, variant.input_size, {})
+    predictor, _ = open_variant(variant, None)
     return closed_form(predictor, settings, sample_input(predictor, variant.paradigm)), "everybody refined"
 
 
@@ -118,7 +118,7 @@ def _published(variant: Variant) -> dict[str, Any]:
     if rows.empty:
         return {}
     said = rows["gflops"].notna().astype(int) * 2 + (rows["boxes"] == "person AP 56.4 det file").astype(int)
-    row = rows.loc[said.idxmax()]
+    row = rows.iloc[int(said.to_numpy().argmax())]
     return {"ap": float(row["ap"]), **{k: str(row[k]) for k in ("gflops_text", "convention", "source")}}
 
 

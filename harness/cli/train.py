@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -17,6 +17,8 @@ from harness.errors import DataError, SuiteError, UserError, unknown_name
 from harness.method import Variant, find_variant
 from harness.sources import synthetic_folder
 from harness.train.recipes import Recipe, describe, with_epochs
+
+Precision = Literal["float32", "bfloat16"]
 
 if TYPE_CHECKING:
     from harness.train.loop import TrainResult
@@ -34,6 +36,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Another length; milestones in proportion.", min=1)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")] = "auto",
     workers: Annotated[int, typer.Option(help="Processes that prepare crops; 0: none.", min=0)] = 1,
+    precision: Annotated[Precision, typer.Option(help="Of the forward pass.")] = "float32",
     resume: Annotated[bool, typer.Option(help="Go on from the newest state in OUT.")] = True,
     init: Annotated[Path | None, typer.Option(help="Weights to start from, a pretrained trunk for instance.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -47,7 +50,9 @@ def train(
         _print_recipe(variant, name, chosen, as_json)
         return
     folder = out or Path("results/train") / f"{variant.name}-{seed}"
-    result = _train(variant, name, chosen, _dataset(data), folder, seed, _device(device), workers, resume, init)
+    facts = {"recipe_name": name, "command": provenance.command()}
+    options: dict[str, Any] = {"out": folder, "seed": seed, "device": _device(device), "workers": workers}
+    result = _train(variant, chosen, _dataset(data), init, facts, precision=precision, resume=resume, **options)
     _print_result(result, as_json)
 
 
@@ -88,33 +93,22 @@ def _device(name: str) -> str:
 
 
 def _train(
-    variant: Variant,
-    recipe_name: str,
-    recipe: Recipe,
-    dataset: coco.Dataset,
-    out: Path,
-    seed: int,
-    device: str,
-    workers: int,
-    resume: bool,
-    init: Path | None,
+    variant: Variant, recipe: Recipe, dataset: coco.Dataset, init: Path | None, facts: dict[str, str], **options: Any
 ) -> TrainResult:
+    """Build the network from the seed, start it from `init`, train it; `facts` go into the weights file."""
     import torch
 
     from harness.train import checkpoints, loop
 
-    torch.manual_seed(seed)
+    torch.manual_seed(options["seed"])
     predictor, _ = checkpoints.open_variant(variant, None, num_joints=dataset.skeleton.num_joints)
-    facts = {"recipe_name": recipe_name, "data_name": dataset.name, "command": provenance.command()}
+    facts = {**facts, "data_name": dataset.name}
     if init is not None:
         report = checkpoints.load_into(predictor, variant, init, initialise=True)
         facts["init"] = f"{init.name} sha256:{report.sha256[:16]}"
-        print(f"started from {init}: layout {report.layout}, {len(report.missing)} tensors keep random values", file=sys.stderr)
+        print(f"{init}: layout {report.layout}, {len(report.missing)} tensors keep random values", file=sys.stderr)
     assert isinstance(predictor, torch.nn.Module)
-    return loop.train(
-        predictor, variant, recipe, dataset,
-        out=out, seed=seed, device=device, workers=workers, resume=resume, metadata=facts,
-    )  # fmt: skip
+    return loop.train(predictor, variant, recipe, dataset, metadata=facts, **options)
 
 
 def _print_recipe(variant: Variant, name: str, recipe: Recipe, as_json: bool) -> None:

@@ -55,9 +55,7 @@ def sample_input(predictor: Predictor, paradigm: str, *, batch: int = 1) -> Any:
     return list(images) if paradigm == "one-stage" else images
 
 
-def account(
-    predictor: Predictor, settings: Mapping[str, Any], *, paradigm: str = "top-down"
-) -> dict[str, Any]:
+def account(predictor: Predictor, settings: Mapping[str, Any], *, paradigm: str = "top-down") -> dict[str, Any]:
     """`measure(...)` as the dictionary that a cost record holds."""
     return measure(predictor, settings, paradigm=paradigm).to_dict()
 
@@ -92,7 +90,8 @@ def measure(
         )
     sizes = parameters(predictor)
     plain = {name: np.asarray(values).tolist() for name, values in trace.items()}
-    official = int(np.sum(predictor.as_published_macs(trace))) if hasattr(predictor, "as_published_macs") else None
+    published: Any = getattr(predictor, "as_published_macs", None)
+    official = int(np.sum(published(trace))) if published else None
     return Account(ledger.macs, closed, totals(ledger), sizes.total, sizes.inference, plain, ledger, official)
 
 

@@ -30,13 +30,17 @@ def _mmcv(ledger: Ledger) -> int:
 CONVENTIONS: dict[str, Convention] = {
     c.name: c
     for c in (
-        Convention("macs", "convolution, linear and matrix products, as the forward does them", lambda ledger: ledger.macs),
+        Convention("macs", "convolution, linear and matrix products of our forward", lambda ledger: ledger.macs),
         Convention(
             "fvcore",
             "macs, plus 2 per element of batch norm, 5 of other norms, 4 per output of bilinear resizing, 1 of nearest",
             lambda ledger: sum(row.fvcore for row in ledger.operators),
         ),
-        Convention("torch", "2 x macs: torch.utils.flop_counter", lambda ledger: 2 * sum(b for _, b in ledger.groups.values())),
+        Convention(
+            "torch",
+            "2 x macs: torch.utils.flop_counter",
+            lambda ledger: 2 * sum(seen for _, seen in ledger.groups.values()),
+        ),
         Convention(
             "mmcv",
             "convolution with bias and linear, 2 per element of batch norm, 1 per element of ReLU and pooling; "

@@ -178,7 +178,7 @@ def _warm_up(call: Call, execution: Execution, watch: Stopwatch, methods: int) -
 def _rounds(
     callables: Mapping[str, Call], execution: Execution, watch: Stopwatch, threads: int, began: float
 ) -> dict[str, tuple[Sample, ...]]:
-    """Rounds until every call has as many kept samples as asked for, or the time or `_MOST_TRIES` x the rounds is up."""
+    """Rounds until every call has as many kept samples as asked for, or time or `_MOST_TRIES` x the rounds is up."""
     names = list(callables)
     samples: dict[str, list[Sample]] = {name: [] for name in names}
     judged: dict[str, tuple[Sample, ...]] = {}

@@ -17,7 +17,9 @@ def machine() -> dict[str, Any]:
     """Facts that stay between two runs on the same machine: hardware, system, versions."""
     import torch
 
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),

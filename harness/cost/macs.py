@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from harness.cost.free import FREE
 from harness.cost.witnesses import (
     CONVOLUTION,
     MATRIX,
@@ -24,15 +25,8 @@ __all__ = ["Ledger", "ModuleRow", "OperatorRow", "Parameters", "count", "paramet
 
 Status = Literal["counted", "free", "unknown"]
 
-_FREE = frozenset(
-    f"aten::{name}"
-    for name in ["abs", "abs_", "add", "add_", "addcmul", "alias", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "atan2", "bitwise_and", "bitwise_not", "bitwise_or", "celu", "ceil", "clamp_max", "clamp_max_", "clamp_min", "clamp_min_", "clamp_", "copy_", "cos", "cumsum", "div_", "elu", "erf", "exp", "exp_", "expand_as", "expm1", "eye", "fill_", "flip", "floor", "floor_divide", "frobenius_norm", "full_like", "gelu", "glu", "hardsigmoid", "hardswish", "hardswish_", "hardtanh", "hardtanh_", "IntImplicit", "index_add", "index_copy", "index_fill", "index_put", "index_put_", "index_select", "ger", "isfinite", "isinf", "isnan", "item", "leaky_relu_", "le", "log", "log1p", "logical_not", "logical_or", "log_sigmoid", "log_softmax", "logsumexp", "masked_fill", "masked_fill_", "masked_scatter", "masked_select", "max", "maximum", "max_pool1d", "mean", "min", "minimum", "mul", "mul_", "neg", "new_empty", "new_ones", "norm", "normal_", "not_equal", "numpy_T", "one_hot", "ones_like", "outer", "pad", "pixel_shuffle", "pixel_unshuffle", "pow", "prelu", "prod", "rand", "randn", "randn_like", "reciprocal", "repeat_interleave", "replication_pad2d", "reflection_pad2d", "round", "rsqrt", "rsub", "scatter", "scatter_", "scatter_add", "scatter_add_", "sigmoid", "sigmoid_", "sign", "silu", "silu_", "sin", "softmax", "softplus", "sort", "sqrt", "square", "std", "sub", "sub_", "sum", "swapaxes", "tanh", "tensor_split", "threshold", "tile", "topk", "tril", "triu", "true_divide", "unflatten", "unfold", "unique", "var", "var_mean", "where", "zero_", "__and__", "__or__", "__xor__", "empty_like", "bernoulli", "dropout", "_unique2", "unique_dim", "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "to_dense", "count_nonzero", "result_type", "view_as", "new_tensor", "split_with_sizes", "chunk", "cat", "movedim"]
-) | {"torchvision::nms", "torchvision::roi_align"}
-"""Operators without matrix work: free by convention. What is in neither list nor handler is printed as unknown."""
 
-_CARRIES_MATRIX_WORK = re.compile(
-    r"conv|mm|matmul|linear|attention|transformer|lstm|gru|rnn|mv|dot|bilinear|fft|kron"
-)
+_CARRIES_MATRIX_WORK = re.compile(r"conv|mm|matmul|linear|attention|transformer|lstm|gru|rnn|mv|dot|bilinear|fft|kron")
 
 
 @dataclass(frozen=True)
@@ -123,13 +117,9 @@ def count(target: Callable[..., Any], inputs: Sequence[Any], *, network: nn.Modu
 _GROUPS: dict[str, tuple[str, ...]] = {"convolution": CONVOLUTION, "matrix work": MATRIX}
 
 
-def _canonical(
-    counter: Callable[[Forward], dict[str, Counter[str]]], forward: Forward
-) -> dict[str, Counter[str]]:
+def _canonical(counter: Callable[[Forward], dict[str, Counter[str]]], forward: Forward) -> dict[str, Counter[str]]:
     """torch names a shared module by its last place, fvcore by its first; both under the first."""
-    first = {
-        id(module): name for name, module in reversed(list(forward.named_modules(remove_duplicate=False)))
-    }
+    first = {id(module): name for name, module in reversed(list(forward.named_modules(remove_duplicate=False)))}
     places = dict(forward.named_modules(remove_duplicate=False))
     merged: dict[str, Counter[str]] = {"": Counter()}
     for name, counts in counter(forward).items():
@@ -144,7 +134,7 @@ def _group(counts: Counter[str], group: str) -> int:
 
 def _refuse_uncounted(unsupported: Counter[str]) -> None:
     for name in unsupported:
-        if name not in _FREE and _CARRIES_MATRIX_WORK.search(name.lower()):
+        if name not in FREE and _CARRIES_MATRIX_WORK.search(name.lower()):
             raise MeasurementError(
                 f"operator {name} does matrix work that neither counter knows",
                 expected="convolution, linear, matrix products or scaled_dot_product_attention",
@@ -163,7 +153,7 @@ def _reconcile(ours: FvcoreCount, theirs: Mapping[str, Counter[str]], forward: F
                     f"{group}: fvcore counts {a:,} macs, torch {b:,}",
                     where=f"module {_public(name) or 'the whole forward'} ({kinds[name]})",
                     expected="the same work seen by both counters",
-                    hint="work inside a custom autograd function or a scripted function is hidden from fvcore",
+                    hint="work inside a scripted function is hidden from fvcore: write it in plain Python",
                 )
 
 
@@ -181,13 +171,11 @@ def _operator_rows(ours: FvcoreCount, theirs: Counter[str]) -> tuple[OperatorRow
     for operator in sorted(k for k in whole if k[0] != "+" and k not in (*CONVOLUTION, *MATRIX)):
         rows.append(OperatorRow(operator, "free", 0, whole[operator], 0))
     for operator, calls in sorted(ours.unsupported.items()):
-        rows.append(OperatorRow(operator, "free" if operator in _FREE else "unknown", 0, 0, 0, calls))
+        rows.append(OperatorRow(operator, "free" if operator in FREE else "unknown", 0, 0, 0, calls))
     return tuple(rows)
 
 
-def _module_rows(
-    ours: FvcoreCount, theirs: Mapping[str, Counter[str]], forward: Forward
-) -> tuple[ModuleRow, ...]:
+def _module_rows(ours: FvcoreCount, theirs: Mapping[str, Counter[str]], forward: Forward) -> tuple[ModuleRow, ...]:
     rows = []
     for name, module in forward.named_modules():
         # the whole forward is the root; work a callable does outside its network's __call__ is counted there

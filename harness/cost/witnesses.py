@@ -137,9 +137,7 @@ class FvcoreCount:
 def count_with_fvcore(forward: Forward) -> FvcoreCount:
     """fvcore's counts of one forward, or a MeasurementError when it cannot be traced."""
     analysis = FlopCountAnalysis(forward, forward.tensors).set_op_handle(**_HANDLES)
-    analysis.set_op_handle(
-        "aten::clone", None
-    )  # a copy is free, and ours in `_Traceable` are not the network's
+    analysis.set_op_handle("aten::clone", None)  # a copy is free, and ours in `_Traceable` are not the network's
     analysis.ancestor_mode("caller").tracer_warnings("none")
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     logger = logging.getLogger("torch.jit")
@@ -171,9 +169,7 @@ def _numel(value: Any) -> int:
 def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     macs = int(conv_flop_jit(inputs, outputs)["conv"])
     batch, weight, out = get_shape(outputs[0])[0], get_shape(inputs[1]), get_shape(outputs[0])
-    counts = Counter(
-        {"convolution": macs, "+convolution at output size": batch * prod(weight) * prod(out[2:])}
-    )
+    counts = Counter({"convolution": macs, "+convolution at output size": batch * prod(weight) * prod(out[2:])})
     if get_shape(inputs[2]) is not None:
         counts["+convolution bias"] = prod(out)
     return counts
@@ -218,9 +214,7 @@ def _einsum(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     sizes: dict[str, int] = {}
     for term, shape in zip(operands, shapes, strict=True):
         head, _, tail = term.partition("...")
-        sizes |= dict(zip(head, shape, strict=False)) | dict(
-            zip(reversed(tail), reversed(shape), strict=False)
-        )
+        sizes |= dict(zip(head, shape, strict=False)) | dict(zip(reversed(tail), reversed(shape), strict=False))
     contracted = (set(operands[0]) & set(operands[1])) - set(result) - {"."}
     # without a contracted index torch multiplies elementwise, which is free
     macs = _numel(outputs[0]) * prod(sizes[i] for i in contracted) if contracted else 0
@@ -250,10 +244,7 @@ _HANDLES: dict[str, Any] = {
     "aten::scaled_dot_product_attention": _attention,
     "aten::batch_norm": _batch_norm,
     **{f"aten::upsample_nearest{d}d": elementwise_flop_counter(0, 1) for d in (1, 3)},
-    **{
-        f"aten::{name}": _elements("+activation elements")
-        for name in ("relu", "relu_", "relu6", "leaky_relu")
-    },
+    **{f"aten::{name}": _elements("+activation elements") for name in ("relu", "relu_", "relu6", "leaky_relu")},
     **{f"aten::{name}": _elements("+pooling elements") for name in ("max_pool2d", "avg_pool2d")},
     "aten::adaptive_avg_pool2d": _elements("+pooling elements", charged="adaptive_avg_pool2d"),
 }
@@ -281,9 +272,7 @@ def _vector_flops(matrix: Sequence[int], _vector: Sequence[int], **_: Any) -> in
     return 2 * prod(matrix)
 
 
-def _added_vector_flops(
-    _added: Sequence[int], matrix: Sequence[int], _vector: Sequence[int], **_: Any
-) -> int:
+def _added_vector_flops(_added: Sequence[int], matrix: Sequence[int], _vector: Sequence[int], **_: Any) -> int:
     return 2 * prod(matrix)
 
 

@@ -67,9 +67,7 @@ def draw(
         flip = bool(rng.random() < a.flip)
     if flip:
         center = np.array([image_width - 1 - center[0], center[1]])
-    centers, scales = center_scale(
-        np.concatenate([center - extent / 2, extent])[None], input_size, padding=1.0
-    )
+    centers, scales = center_scale(np.concatenate([center - extent / 2, extent])[None], input_size, padding=1.0)
     return Draw(centers[0], scales[0], rotation, flip)
 
 
@@ -122,9 +120,7 @@ def _choose_mmpose1(rng: np.random.Generator, upper: np.ndarray, lower: np.ndarr
     return upper if prefers_upper else lower
 
 
-def _fresh_shift(
-    rng: np.random.Generator, augmentation: Augmentation, extent: np.ndarray, size: Size
-) -> np.ndarray:
+def _fresh_shift(rng: np.random.Generator, augmentation: Augmentation, extent: np.ndarray, size: Size) -> np.ndarray:
     """Displacement (2,) in pixels of a jitter that is drawn anew for each sample."""
     a = augmentation
     if not a.shift or (a.dialect == "mmpose0" and not a.fresh_shift) or rng.random() >= a.shift_prob:

@@ -30,6 +30,7 @@ __all__ = [
     "read",
     "sha256",
     "translate",
+    "wanted_protocol",
     "write",
 ]
 
@@ -138,6 +139,20 @@ def load_into(predictor: Predictor, variant: Variant, path: Path, *, initialise:
     return LoadReport(layout.name, unexplained, missing, ignored, protocol, notes, sha256(path))
 
 
+def wanted_protocol(variant: Variant, path: Path) -> dict[str, Any]:
+    """Protocol fields in which the weights at `path` want another value than the variant's published protocol.
+
+    Their layout says so (weights of another code line expect another colour order), or their own metadata.
+    """
+    if variant.open_file is not None:
+        return {}
+    state, metadata = read(path)
+    own = json.loads(metadata.get("protocol", "{}"))
+    if not any(layout.protocol for layout in variant.layouts):
+        return own
+    return {**translate(variant, state, str(path)).layout.protocol, **own}
+
+
 def open_variant(
     variant: Variant,
     path: Path | None,
@@ -160,7 +175,9 @@ def open_variant(
     options = {"input_size": input_size or variant.input_size, **build_knobs}
     if num_joints is None and path is not None:
         num_joints = infer_joints(variant, translate(variant, read(path)[0], str(path)).state, **options)
-    predictor = variant.build(num_joints=num_joints or 17, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # without weights: the same random network on every call
+        predictor = variant.build(num_joints=num_joints or 17, **options)
     report = load_into(predictor, variant, path) if path is not None else None
     if isinstance(predictor, nn.Module):
         predictor.eval()

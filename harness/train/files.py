@@ -67,10 +67,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         head = file.read(32)
     if head[:4] == b"PK\x03\x04" or head.startswith(_TORCH_LEGACY):
         return _unwrap(_read_torch(path), path)
+    if head[8:9] == b"{":  # before the next: the length of a safetensors header can begin with 0x80 as well
+        return _read_safetensors(path)
     if head[:1] == b"\x80":
         return _unwrap(_read_pickle(path), path)
-    if head[8:9] == b"{":
-        return _read_safetensors(path)
     raise WeightsError(
         "not a checkpoint", where=str(path), expected="safetensors, a torch file or a pickle of plain arrays"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import UserError
@@ -78,9 +79,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if self.dialect == "hrnet" and self.shift:
-            raise UserError(
-                "the hrnet augmentation has no centre jitter", expected="shift=0, or another dialect"
-            )
+            raise UserError("the hrnet augmentation has no centre jitter", expected="shift=0, or another dialect")
 
 
 @dataclass(frozen=True)
@@ -114,10 +113,17 @@ class Recipe:
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as JSON values, target and augmentation nested; `groups` by its name."""
+    """The recipe as JSON values, target and augmentation nested; `groups` by its name and bound options."""
     plain = dataclasses.asdict(dataclasses.replace(recipe, groups=None))
-    plain["groups"] = recipe.groups.__name__ if recipe.groups else None
+    plain["groups"] = _name(recipe.groups) if recipe.groups else None
     return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def _name(groups: Callable[..., Any]) -> str:
+    if isinstance(groups, partial):
+        bound = [*map(repr, groups.args), *(f"{name}={value!r}" for name, value in groups.keywords.items())]
+        return f"{_name(groups.func)}({', '.join(bound)})"
+    return getattr(groups, "__name__", type(groups).__name__)
 
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:

@@ -162,7 +162,7 @@ class PersonCrops(TorchDataset[Sample | HarnessError]):
         pair = (torch.from_numpy(target[0]), torch.from_numpy(target[1])) if isinstance(target, tuple) else None
         arrays = [torch.from_numpy(a) for a in (weight, joints, visible, centers, scales)]
         persons = torch.tensor([row.person for row in rows])
-        return Stacked(torch.from_numpy(images), pair or torch.from_numpy(target), *arrays, persons)
+        return Stacked._make((torch.from_numpy(images), pair or torch.from_numpy(target), *arrays, persons))
 
     def _read(self, image_id: int) -> np.ndarray:
         cached = self._cache.get(image_id)
@@ -210,7 +210,9 @@ class Order(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(i)) for i in order[part * self.batch : (part + 1) * self.batch]]
 
 
-def loader(crops: PersonCrops, order: Order, *, workers: int, device: torch.device) -> DataLoader[Stacked | HarnessError]:
+def loader(
+    crops: PersonCrops, order: Order, *, workers: int, device: torch.device
+) -> DataLoader[Stacked | HarnessError]:
     """Batches in `order`; `workers` processes make them ahead, 0 makes them in this one."""
     return DataLoader(
         crops,  # type: ignore[arg-type]
@@ -226,7 +228,8 @@ def loader(crops: PersonCrops, order: Order, *, workers: int, device: torch.devi
 def to_batch(stacked: Stacked, normalise: Normaliser) -> TrainBatch:
     """`stacked` on the normaliser's device, images normalised there."""
     target, *rest = (_move(t, normalise.device) for t in stacked[1:7])
-    return TrainBatch(normalise(stacked.images.numpy()), target, *rest)  # type: ignore[arg-type]
+    images = normalise(stacked.images.numpy()).contiguous(memory_format=torch.channels_last)
+    return TrainBatch(images, target, *rest)  # type: ignore[arg-type]
 
 
 def _move(value: Tensor | tuple[Tensor, Tensor], device: torch.device) -> Tensor | tuple[Tensor, Tensor]:

@@ -51,9 +51,7 @@ def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
         _check(path, state["identity"], identity)
         return state
     if files:
-        raise DataError(
-            "no state of the run can be read", where=str(folder), hint="start anew with --no-resume"
-        )
+        raise DataError("no state of the run can be read", where=str(folder), hint="start anew with --no-resume")
     return None
 
 

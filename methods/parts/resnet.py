@@ -96,10 +96,10 @@ DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 
 
 class ResNet(nn.Module):
-    """Stem and four stages; keys conv1, bn1, layer1..4.
+    """Stem and stages; keys conv1, bn1, layer1..4 (as many as `blocks` has entries).
 
-    `block` and `blocks` as in `DEPTHS`; `widths` are the planes of the four stages, the stem has the first of
-    them. `channels`: output channels of the four stages, at strides 4, 8, 16, 32.
+    `block` and `blocks` as in `DEPTHS`; `widths` are the planes of the stages, the stem has the first of
+    them. `channels`: output channels of the stages, at strides 4, 8, 16, 32.
     """
 
     channels: tuple[int, ...]
@@ -148,7 +148,7 @@ class ResNet(nn.Module):
         return total
 
     def _layers(self) -> list[nn.Sequential]:
-        return [self.layer1, self.layer2, self.layer3, self.layer4]
+        return [getattr(self, f"layer{i + 1}") for i in range(len(self.channels))]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -171,7 +171,7 @@ class TokenHead(nn.Module):
         self.size = size
         layers: list[nn.Module] = [nn.LayerNorm(dim, eps=_EPS)]
         # QUIRK: narrow networks (D < h w / 4: small at 256x192, base at 384x288) get a hidden layer, others do not
-        if single is None and dim < cells // 4:
+        if dim < cells // 4 if single is None else not single:
             layers += [nn.Linear(dim, cells // 2), nn.GELU(), nn.LayerNorm(cells // 2, eps=_EPS)]
             dim = cells // 2
         self.heatmap_mlp = nn.Sequential(*layers, nn.Linear(dim, cells))

@@ -7,18 +7,22 @@ L tokens, width D.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
+
+from methods.parts.arithmetic import conv_macs
 
 __all__ = [
     "Attention",
     "Block",
     "Mlp",
     "PatchEmbed",
+    "PoseViT",
     "attention_row_macs",
     "block_macs",
     "blocks",
@@ -114,6 +118,52 @@ def blocks(
     """`depth` blocks; the drop-path rate rises linearly from 0 to `drop_path`."""
     rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
     return nn.ModuleList(Block(dim, heads, eps=eps, mlp_ratio=mlp_ratio, drop_path=rate) for rate in rates)
+
+
+class PoseViT(nn.Module):
+    """The trunk of ViTPose for images of `input_size`: (B, 3, H, W) -> one map (B, D, H/16, W/16).
+
+    Tensor names are ViTPose's (card vitpose.md 1).
+    """
+
+    patch = 16
+
+    def __init__(self, dim: int, depth: int, heads: int, input_size: Size, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.dim, self.grid = dim, (input_size[0] // self.patch, input_size[1] // self.patch)
+        # QUIRK: padding 2 with stride = kernel shifts every patch by two pixels, and the last two rows and
+        # columns of the image are never seen; published weights expect it.
+        self.patch_embed = PatchEmbed(dim, self.patch, padding=2)
+        self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, dim))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.blocks = blocks(dim, depth, heads, eps=1e-6, drop_path=drop_path)
+        self.last_norm = nn.LayerNorm(dim, eps=1e-6)
+        init_vit(self)
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The map, as a list of one, like other trunks."""
+        # QUIRK: there is no class token, but its slot of the position embedding is added to every patch
+        x = self.patch_embed(images) + self.pos_embed[:, 1:] + self.pos_embed[:, :1]
+        for block in self.blocks:
+            x = block(x)
+        return [self.last_norm(x).transpose(1, 2).unflatten(2, self.grid)]
+
+    def trunk_macs(self, input_size: Size) -> int:
+        """Multiply-accumulates for one image of the size the trunk was built for."""
+        rows = len(self.blocks) * block_macs(self.dim, self.grid[0] * self.grid[1])
+        return conv_macs(3, self.dim, self.patch, self.grid) + rows
+
+    def adapt_state(self, state: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], list[str]]:
+        """`state` with the positions under `prefix` on this grid, without a classifier's own norm and head."""
+        unused = tuple(f"{prefix}{name}." for name in ("norm", "head", "fc_norm"))
+        kept = {name: value for name, value in state.items() if not name.startswith(unused)}
+        positions = kept.get(f"{prefix}pos_embed")
+        if positions is None or positions.shape == self.pos_embed.shape:
+            return kept, []
+        source = grid_of(positions.shape[1] - 1, self.grid)
+        patches = resize_positions(positions[:, 1:], source, self.grid)
+        kept[f"{prefix}pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
+        return kept, ["position embedding interpolated from {}x{} to {}x{}".format(*source, *self.grid)]
 
 
 def block_macs(dim: int, tokens: Any, mlp_ratio: float = 4.0) -> Any:

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO as PyCoco
+from pycocotools import coco as pycoco
 from pycocotools.cocoeval import COCOeval
 
 from harness.accuracy.ap import STAT_NAMES, Curves, summarise
@@ -45,7 +45,7 @@ def _drawn(gt, results, counts):
 
 def _pycocotools(gt, results):
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = PyCoco()
+        truth = pycoco.COCO()
         truth.dataset = copy.deepcopy(gt)
         truth.createIndex()
         run = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), "keypoints")

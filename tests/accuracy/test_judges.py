@@ -17,6 +17,7 @@ from harness.accuracy.match import match
 from harness.errors import JudgeDisagreement, MissingPackage
 from harness.pose.skeletons import COCO, CROWDPOSE
 
+PARTS = (("images", "id"), ("annotations", "image_id"))
 SIGMAS = {"coco": COCO.sigmas, "crowdpose": CROWDPOSE.sigmas}
 
 
@@ -62,7 +63,10 @@ def test_coco_photographs_score_as_in_pycocotools_to_the_last_bit(val188, jitter
 
 def test_crowdpose_val_scores_as_in_xtcocotools_with_its_crowd_ranges(crowdpose, jittered):
     pytest.importorskip("xtcocotools.cocoeval", exc_type=(ImportError, ValueError))
-    ours, theirs = _both(crowdpose, jittered(crowdpose, 1), "crowdpose")
+    ids = {p["id"] for p in crowdpose["images"][::6]}
+    part = {key: [row for row in crowdpose[key] if row[name] in ids] for key, name in PARTS}
+    part["categories"] = crowdpose["categories"]
+    ours, theirs = _both(part, jittered(part, 1), "crowdpose")
     _assert_equal(ours, theirs)
     assert len({ours["AP_easy"], ours["AP_medium"], ours["AP_hard"]}) == 3
 

@@ -43,7 +43,15 @@ def root(tmp_path):
 
 def test_a_dry_run_prints_the_whole_recipe_and_what_departs_from_the_source(tmp_path):
     text = invoke("simplebaseline_r50", "--dry-run").stdout
-    for wanted in ("epochs", "140", "90, 120", "augmentation.rotation", "40.0", "Departs from its source", "weight decay 0"):
+    for wanted in (
+        "epochs",
+        "140",
+        "90, 120",
+        "augmentation.rotation",
+        "40.0",
+        "Departs from its source",
+        "weight decay 0",
+    ):
         assert wanted in text
 
 

@@ -20,7 +20,11 @@ class _Witness(nn.Module):
         self.trunk = nn.Sequential(*list(trunk.children())[:-2])
         layers: list[nn.Module] = []
         for channels in (2048, 256, 256):
-            layers += [nn.ConvTranspose2d(channels, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU(inplace=True)]
+            layers += [
+                nn.ConvTranspose2d(channels, 256, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(256),
+                nn.ReLU(inplace=True),
+            ]
         self.head = nn.Sequential(*layers, nn.Conv2d(256, 17, 1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -52,7 +56,9 @@ def test_simple_baseline_gives_the_published_figures(depth, size, macs, mmcv, re
 
 
 def test_fvcore_adds_norms_and_resizing():
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Upsample(scale_factor=2), nn.Upsample(scale_factor=2, mode="bilinear"))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Upsample(scale_factor=2), nn.Upsample(scale_factor=2, mode="bilinear")
+    )
     ledger = count(net.eval(), (torch.rand(1, 3, 4, 4),))
     assert totals(ledger)["fvcore"] == 192 + 2 * 64 + 256 + 4 * 1024
     assert totals(count(nn.LayerNorm(64), (torch.rand(10, 64),)))["fvcore"] == 3_200

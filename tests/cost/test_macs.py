@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from harness.cost import witnesses
 from harness.cost.macs import count, parameters
 from harness.errors import CounterDisagreement, MeasurementError
 
@@ -140,32 +143,49 @@ def test_filling_with_a_bool_does_not_stop_the_count():
     assert count(forward, (torch.rand(3, 4),)).macs == 24
 
 
-class _HiddenProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x @ x
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad
-
-
 class _Hides(nn.Module):
+    """A scripted function is one call to fvcore's trace; torch's dispatcher sees the product inside."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.plain = nn.Linear(6, 6)
-        self.hidden = nn.Module()
-        self.hidden.forward = _HiddenProduct.apply
+        self.plain, self.hidden = nn.Linear(6, 6), nn.Module()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.hidden.forward = torch.jit.script(_product)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.hidden(self.plain(x))
 
 
+def _product(x: Tensor) -> Tensor:
+    for _ in range(x.size(0)):
+        x = x @ x
+    return x
+
+
 def test_a_disagreement_names_the_operator_and_the_module():
     with pytest.raises(CounterDisagreement) as caught:
         count(_Hides(), (torch.rand(6, 6),))
-    assert "matrix work" in caught.value.what and "216" in caught.value.what
+    assert "matrix work" in caught.value.what and f"{6 * 216:,}" in caught.value.what
     assert "hidden" in caught.value.where
+
+
+def test_a_counter_that_is_off_by_one_is_caught(monkeypatch):
+    exact = witnesses._HANDLES["aten::_convolution"]
+    off = {**witnesses._HANDLES, "aten::_convolution": lambda i, o: exact(i, o) + Counter({"convolution": 1})}
+    monkeypatch.setattr(witnesses, "_HANDLES", off)
+    with pytest.raises(CounterDisagreement, match="convolution") as caught:
+        count(nn.Sequential(nn.ReLU(), nn.Conv2d(1, 1, 1)), (torch.rand(1, 1, 2, 2),))
+    assert "module 1 (Conv2d)" in caught.value.where
+
+
+def test_a_custom_autograd_function_hides_nothing():
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x @ x
+
+    assert count(Product.apply, (torch.rand(6, 6),)).macs == 216
 
 
 def test_matrix_work_that_nobody_counts_is_refused():
@@ -204,7 +224,9 @@ def test_a_shared_module_is_counted_at_each_call():
 
 
 def test_modules_sum_to_the_whole():
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)), nn.Flatten(), nn.Linear(72, 3))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)), nn.Flatten(), nn.Linear(72, 3)
+    )
     ledger = count(net.eval(), (torch.rand(1, 3, 8, 8),))
     assert sum(row.macs for row in ledger.top_level()) == ledger.macs == ledger.module("").macs
     assert [row.module for row in ledger.top_level()] == ["0", "1", "3"]

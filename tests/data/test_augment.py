@@ -101,9 +101,7 @@ def still(dialect, **more):
     return Augmentation(dialect, flip=0, scale=0, rotation_prob=0, **more)
 
 
-@pytest.mark.parametrize(
-    ("dialect", "upper_rate"), [("hrnet", 0.6915), ("mmpose0", 0.6915), ("mmpose1", 0.7)]
-)
+@pytest.mark.parametrize(("dialect", "upper_rate"), [("hrnet", 0.6915), ("mmpose0", 0.6915), ("mmpose1", 0.7)])
 def test_half_body_takes_the_upper_body_as_often_as_published(dialect, upper_rate):
     found = draws(still(dialect, half_body=0.3))
     upper, lower = half_body_centres(person())

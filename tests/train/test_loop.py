@@ -1,4 +1,4 @@
-"""The training loop on a toy network: it learns, it is exact, it goes on where it was stopped, it notices divergence."""
+"""The training loop on a toy network: it learns, is exact, goes on where it stopped, notices divergence."""
 
 from __future__ import annotations
 
@@ -201,6 +201,21 @@ def test_the_optimiser_is_the_one_of_the_recipe(name, kind):
     made = loop.optimiser(network, Recipe(epochs=1, batch=1, lr=0.1, optimiser=name, weight_decay=0.2))
     assert type(made) is kind and made.defaults["weight_decay"] == 0.2
     assert len(made.param_groups[0]["params"]) == len(list(network.parameters())) - 2
+
+
+def test_a_bfloat16_forward_learns_with_float32_weights(dataset, tmp_path):
+    recipe = Recipe(epochs=10, batch=8, lr=5e-3)
+    result, network = run(dataset, tmp_path, recipe=recipe, precision="bfloat16")
+    first = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["loss"]
+    assert result.loss < first and {p.dtype for p in network.parameters()} == {torch.float32}
+    with pytest.raises(UserError, match="precision: bfloat16 there, float32 now"):
+        run(dataset, tmp_path, recipe=recipe)
+
+
+def test_training_leaves_the_number_of_threads_as_it_was(dataset, tmp_path):
+    before = torch.get_num_threads()
+    run(dataset, tmp_path, workers=1, recipe=Recipe(epochs=1, batch=8, lr=1e-3))
+    assert torch.get_num_threads() == before
 
 
 def test_what_has_no_losses_cannot_be_trained(dataset, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
@@ -18,6 +19,11 @@ def test_a_recipe_is_described_in_json_values_with_its_groups_by_name():
     plain = describe(Recipe(epochs=2, batch=4, lr=0.1, milestones=(1,), groups=two_groups))
     assert json.loads(json.dumps(plain)) == plain
     assert (plain["groups"], plain["milestones"], plain["target"]["sigma"]) == ("two_groups", [1], 2.0)
+
+
+def test_options_bound_to_the_groups_rule_are_part_of_the_description():
+    plain = describe(Recipe(epochs=2, batch=4, lr=0.1, groups=partial(two_groups, rate=0.75)))
+    assert plain["groups"] == "two_groups(rate=0.75)"
 
 
 def test_another_length_moves_the_milestones_and_is_stated():

@@ -10,9 +10,7 @@ from harness.train.schedules import rate_factor
 STEP = Recipe(epochs=210, batch=32, lr=1e-3, milestones=(170, 200))
 
 
-@pytest.mark.parametrize(
-    ("epoch", "factor"), [(0, 1), (169, 1), (170, 0.1), (199, 0.1), (200, 0.01), (209, 0.01)]
-)
+@pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (169, 1), (170, 0.1), (199, 0.1), (200, 0.01), (209, 0.01)])
 def test_the_rate_drops_tenfold_with_each_milestone_epoch(epoch, factor):
     for step in (epoch * 7, epoch * 7 + 6):
         assert rate_factor(STEP, step, 7) == pytest.approx(factor)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from harness.accuracy.evaluate import SCHEMA
+
+JOINTS = 17
+
+
+def _world(images: int = 35) -> dict:
+    rng, annotations = np.random.default_rng(0), []
+    for i in range(images):
+        points = np.c_[rng.uniform(0, 200, (JOINTS, 2)), np.full(JOINTS, 2)]
+        annotations.append(
+            {
+                "id": i + 1, "image_id": i, "category_id": 1, "iscrowd": 0, "num_keypoints": JOINTS,
+                "bbox": [0, 0, 200, 200], "area": 20_000.0, "keypoints": points.ravel().tolist(),
+            }
+        )  # fmt: skip
+    pictures = [{"id": i, "width": 200, "height": 200} for i in range(images)]
+    return {"images": pictures, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+
+
+def _results(gt: dict, noise: float) -> list[dict]:
+    rng, results = np.random.default_rng(1), []
+    for a in gt["annotations"]:
+        points = np.array(a["keypoints"]).reshape(-1, 3)
+        points[:, :2] += rng.normal(0, noise, (JOINTS, 2))
+        results.append(
+            {
+                "image_id": a["image_id"], "category_id": 1, "score": float(rng.random()),
+                "keypoints": points.ravel().tolist(),
+            }
+        )  # fmt: skip
+    return results
+
+
+@pytest.fixture
+def files(tmp_path):
+    gt = _world()
+    contents = {"gt": gt, "good": _results(gt, 4.0), "bad": _results(gt, 14.0), "half": _results(gt, 4.0)[:30]}
+    paths = {}
+    for name, content in contents.items():
+        paths[name] = str(tmp_path / f"{name}.json")
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    return paths
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness", "evaluate", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_table_shows_all_ten_statistics_and_the_judge(files):
+    done = _run("--gt", files["gt"], "--pred", files["good"], "--bootstrap", "50")
+    assert done.returncode == 0, done.stderr
+    for name in ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl", "pycocotools"):
+        assert name in done.stdout
+    assert "n/a" in done.stdout  # every person is large
+    assert "no person of medium size" in done.stdout
+
+
+def test_json_carries_the_schema_and_intervals_that_hold_the_value(files):
+    done = _run("--gt", files["gt"], "--pred", files["good"], "--bootstrap", "50", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["schema"] == SCHEMA
+    assert answer["images"] == answer["persons"] == answer["detections"] == 35
+    low, high = answer["stats"]["AP"]["interval"]["percentile"]
+    assert 0 < low < answer["stats"]["AP"]["value"] < high < 1
+    assert answer["stats"]["APm"] == {"value": None, "interval": None, "reason": answer["stats"]["APm"]["reason"]}
+    assert answer["judge"]["name"] == "pycocotools"
+    assert answer["judge"]["largest_difference"] <= 1e-9
+
+
+def test_against_another_file_gives_a_paired_difference(files):
+    done = _run("--gt", files["gt"], "--pred", files["good"], "--against", files["bad"], "--bootstrap", "99", "--json")
+    (other,) = json.loads(done.stdout)["against"]
+    found = other["comparison"]["differences"]["AP"]
+    assert found["value"] > 0.1
+    assert found["interval"]["percentile"][0] > 0
+    assert found["p"] == found["p_holm"] == pytest.approx(0.01)
+
+
+def test_several_against_are_corrected_together(files):
+    command = ["--gt", files["gt"], "--pred", files["good"], "--bootstrap", "99", "--json"]
+    done = _run(*command, "--against", files["bad"], "--against", files["good"])
+    first, second = json.loads(done.stdout)["against"]
+    assert first["comparison"]["differences"]["AP"]["p_holm"] == pytest.approx(0.02)
+    assert second["comparison"]["differences"]["AP"]["p_holm"] == 1
+    shown = _run(*command[:-1], "--against", files["bad"], "--no-judge")
+    assert "good.json minus bad.json" in shown.stdout
+    assert "not judged" in shown.stdout
+
+
+def test_against_over_other_images_is_refused_unless_missing_means_empty(files):
+    command = ["--gt", files["gt"], "--pred", files["good"], "--against", files["half"], "--bootstrap", "20"]
+    refused = _run(*command)
+    assert refused.returncode == 3
+    assert "5 only in the first: 30, 31, 32, 33, 34" in refused.stderr
+    assert refused.stdout == ""
+    assert _run(*command, "--missing-as-empty").returncode == 0
+
+
+def test_bad_input_ends_with_code_three_and_one_message(files, tmp_path):
+    (tmp_path / "cut.json").write_text('[{"image_id": 1,')
+    done = _run("--gt", files["gt"], "--pred", str(tmp_path / "cut.json"))
+    assert done.returncode == 3
+    assert "ends too early" in done.stderr
+    assert "Traceback" not in done.stderr
+    unknown = _run("--gt", files["gt"], "--pred", files["good"], "--evaluator", "crowdpos")
+    assert unknown.returncode == 3
+    assert "did you mean crowdpose" in unknown.stderr
+
+
+def test_the_verb_starts_without_torch():
+    code = "import sys, harness.cli.evaluate; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
