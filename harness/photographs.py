@@ -12,15 +12,15 @@ import cv2
 import numpy as np
 
 from harness import replay, suite
+from harness.data.annotation_file import parse_json
 from harness.data.boxes import Boxes
 from harness.data.crops import affine, center_scale, warp
-from harness.data.reading import read_image
-from harness.errors import DataError, WeightsError
-from harness.method import find_variant
+from harness.data.reading import image_size, read_image
+from harness.errors import DataError, SuiteError, WeightsError
 from harness.pose.drawing import draw_poses
 from harness.pose.skeletons import COCO
 from harness.predict import Decoding, PassPlan, TopDownRunner
-from harness.run import Progress
+from harness.rows import Progress, fitted, run_kind, settings_of
 from harness.sources import Sources
 from harness.store import write_atomically
 from harness.train.checkpoints import open_variant
@@ -50,30 +50,47 @@ def predict_photographs(
     progress: Progress,
 ) -> Written:
     """Predict, draw and write predictions.json (COCO layout), results.json (COCO results) and one picture a photograph."""
-    cell = _cell(method, assignments)
-    variant = find_variant(cell.variant)
-    weights = weights or Sources().weights_of(cell, "quickstart")
-    if weights is None:
-        raise WeightsError(f"{method} has no weights here", hint="give --weights FILE")
-    runner = TopDownRunner(
-        open_variant(variant, weights, input_size=cell.input_size, **cell.build)[0], cell.protocol, COCO, device=device
-    )
-    sizes = [read_image(path).shape[:2] for path in files]
+    runner, cell = _runner(method, assignments, weights, device)
+    sizes = [image_size(path)[::-1] for path in files]
     by_file, ids = _boxes(boxes, files, sizes)
+    names = _picture_names(files)
     results: list[dict[str, Any]] = []
     pictures: list[Path] = []
     out.mkdir(parents=True, exist_ok=True)
     with progress.task(f"{method}: {len(files)} photographs", len(files)) as advance:
-        for path, image_id in zip(files, ids):
+        for path, image_id, name in zip(files, ids, names):
             image = read_image(path)
-            found = _persons(runner, cell, image, by_file[path.name], image_id)
+            found = _persons(runner, cell, image, by_file[path], image_id)
             results += found
-            pictures.append(_draw(image, found, out / f"{path.stem}.poses.jpg", threshold))
+            pictures.append(_draw(image, found, out / name, threshold))
             advance(1)
     coco = _coco(files, ids, sizes, results)
     write_atomically(out / "predictions.json", json.dumps(coco).encode())
     write_atomically(out / "results.json", json.dumps(results).encode())
     return Written(out / "predictions.json", coco, pictures)
+
+
+def _runner(
+    method: str, assignments: Sequence[str], weights: Path | None, device: str
+) -> tuple[TopDownRunner, suite.Cell]:
+    """The network with its weights, and its cell: what the settings leave open follows the weights."""
+    cell = _cell(method, assignments)
+    weights = weights or Sources().weights_of(cell, "quickstart")
+    if weights is None:
+        raise WeightsError(f"{method} has no weights here", hint="give --weights FILE")
+    if not weights.is_file():
+        raise WeightsError("there is no such weights file", where=str(weights))
+    row = fitted(cell, weights)
+    cell, kind = row.cell, run_kind(row.cell)
+    joints = {} if row.variant.open_file is not None else {"num_joints": COCO.num_joints}
+    network = open_variant(row.variant, weights, input_size=cell.input_size, **joints, **cell.build)[0]
+    return TopDownRunner(network, cell.protocol, COCO, device=device, **kind), cell
+
+
+def _picture_names(files: Sequence[Path]) -> list[str]:
+    """NAME.poses.jpg; numbered where two photographs have the same name."""
+    stems = [path.stem for path in files]
+    return [f"{s}.{n}.poses.jpg" if stems.count(s) > 1 else f"{s}.poses.jpg" for n, s in enumerate(stems, 1)]
 
 
 def _cell(method: str, assignments: Sequence[str]) -> suite.Cell:
@@ -82,6 +99,9 @@ def _cell(method: str, assignments: Sequence[str]) -> suite.Cell:
 
     from harness.method import PoseProtocol
 
+    for assignment in assignments:
+        if "=" not in assignment:
+            raise SuiteError(f"--set {assignment}", expected="NAME=VALUE, for example flip=false")
     values = {k: yaml.safe_load(v) for k, _, v in (a.partition("=") for a in assignments)}
     protocol = {
         k.removeprefix("protocol."): v
@@ -95,16 +115,12 @@ def _cell(method: str, assignments: Sequence[str]) -> suite.Cell:
 
 def _boxes(
     source: Path | None, files: Sequence[Path], sizes: Sequence[tuple[int, ...]]
-) -> tuple[dict[str, np.ndarray], list[int]]:
-    """Boxes with scores (n, 5) by file name, and image ids; a photograph as one box without a boxes file."""
+) -> tuple[dict[Path, np.ndarray], list[int]]:
+    """Boxes with scores (n, 5) by photograph, and image ids; a photograph as one box without a boxes file."""
     if source is None:
-        whole = {p.name: np.array([[0, 0, w, h, 1.0]]) for p, (h, w) in zip(files, sizes)}
+        whole = {p: np.array([[0, 0, w, h, 1.0]]) for p, (h, w) in zip(files, sizes)}
         return whole, list(range(1, len(files) + 1))
-    try:
-        content = json.loads(source.read_text())
-    except ValueError as error:
-        raise DataError(f"not JSON: {error}", where=str(source)) from error
-    entries, images = _entries(content)
+    entries, images = _entries(parse_json(source, "boxes file"), source)
     if images:
         ids = [images.get(p.name, -1) for p in files]
         if -1 in ids:
@@ -114,20 +130,29 @@ def _boxes(
             )
     else:
         ids = [_number(p) for p in files]
-    table: dict[str, np.ndarray] = {}
+    table: dict[Path, np.ndarray] = {}
     for path, image_id in zip(files, ids):
         rows = [[*e["bbox"], e.get("score", 1.0)] for e in entries if e["image_id"] == image_id]
-        table[path.name] = np.array(rows, dtype=np.float64).reshape(-1, 5)
+        table[path] = np.array(rows, dtype=np.float64).reshape(-1, 5)
     return table, ids
 
 
-def _entries(content: Any) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
+def _entries(content: Any, source: Path) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
     """Person entries of an annotation or detection file, and image ids by file name (annotation files)."""
-    listed = content["annotations"] if isinstance(content, dict) else content
-    persons = [e for e in listed if e.get("category_id", 1) == 1 and not e.get("iscrowd") and "bbox" in e]
-    images = (
-        {Path(i["file_name"]).name: i["id"] for i in content["images"]} if isinstance(content, dict) else {}
-    )
+    images: dict[str, int] = {}
+    try:
+        listed = content["annotations"] if isinstance(content, dict) else content
+        if isinstance(content, dict):
+            images = {Path(i["file_name"]).name: i["id"] for i in content["images"]}
+        persons = [e for e in listed if e.get("category_id", 1) == 1 and not e.get("iscrowd") and e.get("bbox")]
+        for entry in persons:
+            np.array([entry["image_id"], entry.get("score", 1.0), *entry["bbox"]], dtype=np.float64).reshape(6)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"no person boxes can be read: {type(error).__name__} {error}",
+            where=str(source),
+            expected="a COCO annotation file, or a list of {image_id, category_id, bbox, score}",
+        ) from None
     return persons, images
 
 
@@ -157,7 +182,7 @@ def _persons(
     centers, scales = center_scale(boxes.xywh, cell.input_size, cell.protocol.box_padding)
     matrices = [affine(c, s, 0.0, cell.input_size, udp=runner.codec.udp) for c, s in zip(centers, scales)]
     crops = np.stack([warp(image, matrix, cell.input_size) for matrix in matrices])
-    settings = {n: v for n, v in {**cell.run, **cell.select}.items() if n not in ("dtype", "runtime")}
+    settings = {**settings_of(cell), **cell.select}
     plan = PassPlan(settings, (Decoding.of(cell.protocol),), cell.protocol.flip, all_exits=False)
     arrays = runner.process(crops, centers, scales, [plan])[0]
     found = {"index": np.arange(len(rows)), **arrays}
@@ -180,9 +205,7 @@ def _coco(
     sizes: Sequence[tuple[int, ...]],
     results: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    images = [
-        {"id": i, "file_name": p.name, "width": w, "height": h} for p, i, (h, w) in zip(files, ids, sizes)
-    ]
+    images = [{"id": i, "file_name": p.name, "width": w, "height": h} for p, i, (h, w) in zip(files, ids, sizes)]
     annotations = []
     for number, result in enumerate(results, 1):
         points = np.array(result["keypoints"]).reshape(-1, 3)

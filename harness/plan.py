@@ -7,11 +7,13 @@ from typing import Any
 
 from rich.table import Table
 
-from harness.run import Options, Progress, Run
+from harness.rows import Options, Progress, Row
+from harness.run import Run
 from harness.sources import Sources
 from harness.store import Store
-from harness.suite import AccuracySpec, Suite, expand
+from harness.suite import AccuracySpec, LatencySpec, Suite, expand
 from harness.suite_file import Marked
+from harness.timing import attach_known
 
 __all__ = ["Plan", "PlannedCell", "plan_suite"]
 
@@ -56,9 +58,7 @@ class Plan:
             table.add_column(head)
         for cell in self.cells:
             shared = "" if cell.shared_pass is None else str(cell.shared_pass)
-            table.add_row(
-                cell.label, shared, *(cell.state.get(k, "-") for k in ("cost", "accuracy", "latency"))
-            )
+            table.add_row(cell.label, shared, *(cell.state.get(k, "-") for k in ("cost", "accuracy", "latency")))
         return table
 
 
@@ -67,31 +67,51 @@ def plan_suite(suite: Suite, store: Store, sources: Sources, marked: Marked | No
     cells = expand(suite, marked)
     sources.check(cells)
     run = Run(suite, cells, store, sources, Options(), Progress())
-    accuracy = suite.measure.accuracy
-    spec = accuracy if isinstance(accuracy, AccuracySpec) else AccuracySpec()
-    shared: dict[str, int] = {}
+    states = _states(run, suite)
+    numbers: dict[str, int] = {}
     planned: list[PlannedCell] = []
-    gmacs, persons, known = 0.0, 0, True
+    waiting: dict[int, Row] = {}
     for row in run.rows:
-        state: dict[str, str] = {}
+        state, number = states[row].get("accuracy"), None
+        if state in ("to do", "cached"):
+            number = numbers.setdefault(run.joint_key(row), len(numbers) + 1)
+        if state == "to do" and number is not None:
+            waiting.setdefault(number, row)
+        planned.append(PlannedCell(row.cell.label, number, states[row]))
+    persons = sum(len(run.inputs(row).boxes) for row in waiting.values())
+    gmacs = [_gmacs(run, row) for row in waiting.values()]
+    minutes = None if None in gmacs else sum(g for g in gmacs if g is not None) / _GMACS_PER_SECOND / 60
+    return Plan(tuple(planned), len(waiting), persons, minutes, persons * _BYTES_PER_POSE * 2 / 1e6)
+
+
+def _states(run: Run, suite: Suite) -> dict[Row, dict[str, str]]:
+    """By row and measurement: `cached`, `to do`, or why there will be none."""
+    accuracy, latency = suite.measure.accuracy, suite.measure.latency
+    states: dict[Row, dict[str, str]] = {row: {} for row in run.rows}
+    for row, state in states.items():
         if suite.measure.cost:
-            state["cost"] = run.state_of_cost(row)
-        if suite.measure.accuracy:
-            state["accuracy"] = run.state_of_accuracy(row, spec)
-        if suite.measure.latency:
-            state["latency"] = "to do"
-        number = None
-        if state.get("accuracy") in ("to do", "cached"):
-            number = shared.setdefault(run.joint_key(row), len(shared) + 1)
-        if state.get("accuracy") == "to do" and number not in {
-            c.shared_pass for c in planned if "to do" in c.state.values()
-        }:
-            count = len(run.inputs(row)[1].scores)
-            persons += count
-            cost = row.records.get("cost")
-            known = known and cost is not None
-            gmacs += count * (2 if row.cell.protocol.flip else 1) * (cost.result["macs"] / 1e9 if cost else 0)
-        planned.append(PlannedCell(row.cell.label, number, state))
-    todo = {c.shared_pass for c in planned if c.state.get("accuracy") == "to do"}
-    minutes = gmacs / _GMACS_PER_SECOND / 60 if known else None
-    return Plan(tuple(planned), len(todo), persons, minutes, persons * _BYTES_PER_POSE * 2 / 1e6)
+            with run.guard([row], "cost"):
+                state["cost"] = run.state_of_cost(row)
+        if accuracy:
+            with run.guard([row], "accuracy"):
+                state["accuracy"] = run.state_of_accuracy(row, AccuracySpec() if accuracy is True else accuracy)
+        if latency:
+            state["latency"] = _state_of_latency(run, row, LatencySpec() if latency is True else latency)
+        state |= {name: reason for name, reason in row.reasons.items() if name not in state}
+    return states
+
+
+def _state_of_latency(run: Run, row: Row, spec: LatencySpec) -> str:
+    if row.weights is None and row.variant.open_file is not None:
+        return row.lacking
+    for batch in spec.batch:
+        attach_known(run, [row], spec, batch)
+    return "cached" if all(f"latency_b{batch}" in row.records for batch in spec.batch) else "to do"
+
+
+def _gmacs(run: Run, row: Row) -> float | None:
+    """Work of the pass of a row, None when its cost is not known yet."""
+    cost = row.records.get("cost")
+    if cost is None:
+        return None
+    return len(run.inputs(row).boxes) * (2 if row.cell.protocol.flip else 1) * cost.result["macs"] / 1e9

@@ -8,7 +8,7 @@ Heatmaps are not kept. Results are written in blocks, so that a killed pass goes
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,8 @@ import torch
 
 from harness.data.boxes import Boxes
 from harness.data.coco import Dataset
-from harness.data.crops import batches, iter_crops
-from harness.errors import NonFiniteOutput
+from harness.data.crops import CropBatch, batches, iter_crops
+from harness.errors import NonFiniteOutput, UserError
 from harness.method import PoseProtocol, Predictor, TopDownOutput
 from harness.pose.codecs import CODECS
 from harness.pose.decoders import decode, non_finite, to_image
@@ -30,7 +30,7 @@ from harness.store import load_arrays, save_arrays
 
 __all__ = ["Decoding", "Normaliser", "PassPlan", "TopDownRunner", "run_passes"]
 
-BLOCK_BATCHES = 16  # batches in one block on disk: what a kill can cost
+BLOCK = 256  # persons in one block on disk: what a kill can cost; independent of the batch, which may change
 Outcome = tuple[int, ...]  # (exit,) without flip test, (exit, exit of the mirrored forward) with it
 
 
@@ -98,23 +98,25 @@ class TopDownRunner:
         self.dtype = dtype
         if isinstance(predictor, torch.nn.Module):
             predictor.to(self.device).eval()
-            if runtime == "compile":
-                predictor.compile()
+        elif runtime == "compile":
+            raise UserError(
+                "only torch networks can be compiled", where=type(predictor).__name__, hint="runtime: eager"
+            )
         self.predictor: Any = predictor
+        self._compiled = torch.compile(predictor.predict) if runtime == "compile" else None
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, getattr(torch, self.dtype))
 
-    def forward_many(
-        self, images: torch.Tensor, settings: Sequence[Mapping[str, Any]]
-    ) -> list[TopDownOutput]:
+    def forward_many(self, images: torch.Tensor, settings: Sequence[Mapping[str, Any]]) -> list[TopDownOutput]:
         """One output for each of `settings`; a method that can shares work between them."""
         with torch.inference_mode(), self._autocast():
-            if len(settings) > 1 and hasattr(self.predictor, "forward_many"):
+            if len(settings) > 1 and hasattr(self.predictor, "forward_many") and self._compiled is None:
                 return self.predictor.forward_many(images, settings)
-            return [self.predictor.predict(images, s) for s in settings]
+            predict = self._compiled or self.predictor.predict
+            return [predict(images, s) for s in settings]
 
     def outcomes(self, plain: TopDownOutput, mirrored: TopDownOutput | None) -> dict[Outcome, np.ndarray]:
         """Heatmaps (B, K, h, w) of each outcome: exits alone, and averaged with the mirrored ones."""
@@ -143,10 +145,7 @@ class TopDownRunner:
         mirrored: Sequence[TopDownOutput | None] = [None] * len(plans)
         if any(p.flip for p in plans):
             mirrored = self.forward_many(images.flip(-1), settings)
-        return [
-            self._arrays(p, a, b if p.flip else None, centers, scales)
-            for p, a, b in zip(plans, plain, mirrored)
-        ]
+        return [self._arrays(p, a, b if p.flip else None, centers, scales) for p, a, b in zip(plans, plain, mirrored)]
 
     def _arrays(
         self,
@@ -165,9 +164,7 @@ class TopDownRunner:
             if len(bad):
                 raise _BadOutput(int(bad[0][0]))
             for how in plan.decodings:
-                found[f"keypoints:{how.name}:{'+'.join(map(str, outcome))}"] = self.decode(
-                    maps, how, centers, scales
-                )
+                found[f"keypoints:{how.name}:{'+'.join(map(str, outcome))}"] = self.decode(maps, how, centers, scales)
         for suffix, output in (("", plain), ("_mirrored", mirrored)):
             if output is not None:
                 found |= self._cost_arrays(output, suffix, len(centers))
@@ -176,25 +173,26 @@ class TopDownRunner:
     def _cost_arrays(self, output: TopDownOutput, suffix: str, count: int) -> dict[str, np.ndarray]:
         """Quality, trace and multiply-accumulates by exit (B, E) of one forward."""
         trace = {name: value.cpu().numpy() for name, value in output.trace.items()}
-        by_exit = getattr(self.predictor, "macs_by_exit", None)
-        if by_exit is not None and len(output.exits) > 1:
-            macs = np.asarray(by_exit(trace), dtype=np.int64)
-        else:
-            macs = np.broadcast_to(
-                np.asarray(self.predictor.macs(trace), dtype=np.int64).reshape(-1, 1), (count, 1)
-            )
-        found = {f"macs{suffix}": np.ascontiguousarray(macs)}
+        traces = [trace]
+        if len(output.exits) > 1:
+            traces = [self.predictor.trace_at(trace, np.full(count, e)) for e in range(len(output.exits))]
+        macs = [np.broadcast_to(np.asarray(self.predictor.macs(t), dtype=np.int64), count) for t in traces]
+        found = {f"macs{suffix}": np.stack(macs, axis=1)}
         found |= {f"trace_{name}{suffix}": value for name, value in trace.items()}
         if output.quality is not None:
             found[f"quality{suffix}"] = output.quality.float().cpu().numpy()
+            found["default_threshold"] = np.full(count, self.predictor.quality_threshold, dtype=np.float64)
         return found
 
 
-class _BadOutput(Exception):
+class _BadOutput(NonFiniteOutput):
     """A network's output holds nan or inf for this person of the batch."""
 
-    def __init__(self, person: int) -> None:
-        super().__init__(person)
+    def __init__(self, person: int, where: str = "") -> None:
+        hint = "check the weights file and the number format (dtype)"
+        super().__init__(
+            "the network's output holds nan or inf", where=where or f"person {person} of a batch", hint=hint
+        )
         self.person = person
 
 
@@ -212,14 +210,28 @@ def run_passes(
 ) -> None:
     """Compute the blocks that are missing in `folders` (one for each plan) and write them, each atomically.
 
+    Persons of images that `missing="skip"` passes over are absent from the blocks.
     Raises NonFiniteOutput naming image and person; DataError for images that cannot be read.
     """
-    size = batch * BLOCK_BATCHES
-    blocks = [(start, min(start + size, len(boxes.scores))) for start in range(0, len(boxes.scores), size)]
-    for run in _missing_runs(blocks, folders):
-        if run[0][0]:
-            advance(run[0][0])
-        _run_blocks(runner, plans, folders, dataset, boxes, run, batch, workers, missing, advance)
+    for start in range(0, len(boxes.scores), BLOCK):
+        part = _slice(boxes, start, start + BLOCK)
+        lacking = [(p, f) for p, f in zip(plans, folders) if load_arrays(block_file(f, start)) is None]
+        if not lacking:
+            advance(len(part))
+            continue
+        crops = iter_crops(
+            dataset,
+            part,
+            input_size=runner.predictor.input_size,
+            udp=runner.codec.udp,
+            padding=runner.protocol.box_padding,
+            workers=workers,
+            missing=missing,
+        )
+        collected = _block(runner, [p for p, _ in lacking], batches(crops, batch), part, start, advance)
+        for (_, folder), kept in zip(lacking, collected):
+            if kept:
+                save_arrays(block_file(folder, start), {n: np.concatenate([k[n] for k in kept]) for n in kept[0]})
 
 
 def block_file(folder: Path, start: int) -> Path:
@@ -227,75 +239,27 @@ def block_file(folder: Path, start: int) -> Path:
     return folder / f"block-{start:07d}.npz"
 
 
-def _missing_runs(
-    blocks: Sequence[tuple[int, int]], folders: Sequence[Path]
-) -> Iterator[list[tuple[int, int]]]:
-    """Stretches of neighbouring blocks that at least one folder lacks (or holds damaged)."""
-    run: list[tuple[int, int]] = []
-    for block in blocks:
-        if all(load_arrays(block_file(f, block[0])) is not None for f in folders):
-            if run:
-                yield run
-            run = []
-        else:
-            run.append(block)
-    if run:
-        yield run
-
-
-def _run_blocks(
+def _block(
     runner: TopDownRunner,
     plans: Sequence[PassPlan],
-    folders: Sequence[Path],
-    dataset: Dataset,
+    crops: Iterable[CropBatch],
     boxes: Boxes,
-    run: Sequence[tuple[int, int]],
-    batch: int,
-    workers: int,
-    missing: Literal["error", "skip"],
+    start: int,
     advance: Callable[[int], None],
-) -> None:
-    first, last = run[0][0], run[-1][1]
-    part = _slice(boxes, first, last)
-    crops = iter_crops(
-        dataset,
-        part,
-        input_size=runner.predictor.input_size,
-        udp=runner.codec.udp,
-        padding=runner.protocol.box_padding,
-        workers=workers,
-        missing=missing,
-    )
-    ends = {end for _, end in run}
+) -> list[list[dict[str, np.ndarray]]]:
+    """For each plan the arrays of each batch of one block, whose first person is row `start` of all boxes."""
     collected: list[list[dict[str, np.ndarray]]] = [[] for _ in plans]
-    start, done = first, first
-    for indices, pixels, centers, scales in batches(crops, batch):
+    for indices, pixels, centers, scales in crops:
         try:
             results = runner.process(pixels, centers, scales, plans)
         except _BadOutput as bad:
-            row = first + int(indices[bad.person])
-            raise NonFiniteOutput(
-                "the network's output holds nan or inf",
-                where=f"image {boxes.image_ids[row]}, annotation {boxes.ids[row]}, box {row}",
-                hint="check the weights file and the number format (dtype)",
-            ) from None
-        place = np.asarray(indices, dtype=np.int64) + first
+            row = int(indices[bad.person])
+            where = f"image {boxes.image_ids[row]}, annotation {boxes.ids[row]}, box {start + row}"
+            raise _BadOutput(bad.person, where) from None
         for kept, arrays in zip(collected, results):
-            kept.append({"index": place, **arrays})
-        done = int(place[-1]) + 1
-        advance(len(place))
-        if done in ends or done - start >= batch * BLOCK_BATCHES:
-            _flush(folders, collected, start)
-            start = done
-    if any(collected):
-        _flush(folders, collected, start)
-
-
-def _flush(folders: Sequence[Path], collected: Sequence[list[dict[str, np.ndarray]]], start: int) -> None:
-    for folder, kept in zip(folders, collected):
-        if kept:
-            save_arrays(block_file(folder, start), {n: np.concatenate([k[n] for k in kept]) for n in kept[0]})
-            kept.clear()
+            kept.append({"index": indices + start, **arrays})
+        advance(len(indices))
+    return collected
 
 
 def _slice(boxes: Boxes, first: int, last: int) -> Boxes:

@@ -18,19 +18,22 @@ __all__ = ["PROJECT", "code", "content_id", "file_sha256", "revision", "versions
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+# fmt: off
 _STAGES: dict[str, tuple[str, ...]] = {
-    # what a stage's result depends on, besides the method's own file; a change elsewhere re-runs nothing
+    # what a stage's result depends on, besides the method's own files; a change elsewhere re-runs nothing
     "predict": (
         "harness/predict.py", "harness/data/crops.py", "harness/data/boxes.py", "harness/data/reading.py",
-        "harness/pose/decoders.py", "harness/pose/peaks.py", "harness/pose/refine.py", "harness/pose/flip.py", "harness/pose/codecs.py", "methods/parts",
+        "harness/pose/decoders.py", "harness/pose/peaks.py", "harness/pose/refine.py", "harness/pose/flip.py",
+        "harness/pose/codecs.py",
     ),
-    "score": ("harness/replay.py", "harness/pose/nms.py", "harness/accuracy"),
+    "score": ("harness/replay.py", "harness/score.py", "harness/pose/nms.py", "harness/accuracy"),
     "cost": (
         "harness/cost/macs.py", "harness/cost/witnesses.py", "harness/cost/free.py", "harness/cost/account.py",
-        "harness/cost/conventions.py", "methods/parts",
+        "harness/cost/conventions.py",
     ),
-    "latency": ("harness/cost/latency.py", "harness/cost/statistics.py", "harness/timing.py", "methods/parts"),
-}  # fmt: skip
+    "latency": ("harness/cost/latency.py", "harness/cost/statistics.py", "harness/timing.py"),
+}
+# fmt: on
 
 
 def content_id(value: Any) -> str:
@@ -55,12 +58,36 @@ def _file_sha256(path: str, size: int, mtime: int) -> str:
 
 
 def code(stage: str, method_file: Path | None = None) -> str:
-    """Fingerprint of the code that `stage` (predict, score, cost, latency) runs, comments and layout left out."""
-    files: list[Path] = [method_file] if method_file else []
+    """Fingerprint of the code that `stage` (predict, score, cost, latency) runs, comments and layout left out.
+
+    The method counts with its own file and the parts that it imports: another method's change re-runs nothing.
+    """
+    files = sorted(_with_parts(method_file)) if method_file else []
     for name in _STAGES[stage]:
         path = PROJECT / name
         files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
     return content_id([_tree_digest(str(f), f.stat().st_mtime_ns) for f in files if f.is_file()])
+
+
+def _with_parts(file: Path) -> set[Path]:
+    """A method's file and the files of methods/parts that it imports, directly or through one another."""
+    found, waiting = {file}, [file]
+    while waiting:
+        current = waiting.pop()
+        for part in _parts_of(str(current), current.stat().st_mtime_ns) - found:
+            found.add(part)
+            waiting.append(part)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _parts_of(path: str, mtime: int) -> frozenset[Path]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods.parts"):
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    files = {PROJECT / f"{name.replace('.', '/')}.py" for name in names}
+    return frozenset(f for f in files if f.is_file())
 
 
 @lru_cache(maxsize=256)
@@ -89,9 +116,7 @@ def revision() -> str:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=10, check=True
-    )
+    done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
 
 

@@ -2,7 +2,7 @@
 
 Torch-free. The arrays of a pass: `index` (N,) row of each person box; `keypoints:DECODING:OUTCOME` (N, K, 3) with
 OUTCOME `0`, `1` (exit without flip test) or `0+1` (exit of the plain + exit of the mirrored forward); `quality` and
-`quality_mirrored` (N,); `macs` and `macs_mirrored` (N, E) by exit; `trace_*` what the forward did.
+`quality_mirrored` (N,), `default_threshold` (N,) the network's own; `macs` and `macs_mirrored` (N, E) by exit; `trace_*` what the forward did.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def seal_pass(folder: Path, about: dict[str, Any]) -> None:
 
 
 def resolve_threshold(found: Pass, quality_threshold: Any, exit_rate: float | None = None) -> float:
-    """The threshold as a number: `always` is +inf (refine everybody), `never` -inf.
+    """The threshold as a number: `always` is +inf (refine everybody), `never` -inf, None the network's own.
 
     `exit_rate` r becomes the smallest threshold at which at most 1 - r of the forwards refine.
     """
@@ -71,12 +71,12 @@ def resolve_threshold(found: Pass, quality_threshold: Any, exit_rate: float | No
         qualities = np.sort(np.concatenate([found[k] for k in ("quality", "quality_mirrored") if k in found]))
         refined = round((1 - exit_rate) * len(qualities))
         return float(qualities[refined]) if refined < len(qualities) else float("inf")
+    if quality_threshold is None and len(found.get("default_threshold", ())):
+        return float(found["default_threshold"][0])
     words = {"always": float("inf"), "never": float("-inf")}
     value = words.get(quality_threshold, quality_threshold)
     if isinstance(value, str) or value is None or value != value:
-        raise SuiteError(
-            f"quality_threshold is {quality_threshold!r}", expected="a number, 'always' or 'never'"
-        )
+        raise SuiteError(f"quality_threshold is {quality_threshold!r}", expected="a number, 'always' or 'never'")
     return float(value)
 
 
@@ -99,9 +99,7 @@ def select(found: Pass, decoding: str, *, flip: bool, threshold: float | None = 
         rows = (exits == outcome).all(axis=1)
         keypoints[rows] = _poses(found, decoding, outcome)[rows]
     macs = [np.take_along_axis(found[f"macs{s}"], exits[:, [c]], axis=1) for c, s in enumerate(names)]
-    return Selection(
-        keypoints, exits, np.concatenate(macs, axis=1) if count else np.zeros((0, len(names))), threshold
-    )
+    return Selection(keypoints, exits, np.concatenate(macs, axis=1) if count else np.zeros((0, len(names))), threshold)
 
 
 def _shape(found: Pass, decoding: str) -> tuple[int, ...]:

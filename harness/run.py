@@ -2,93 +2,63 @@
 
 from __future__ import annotations
 
-import inspect
+import json
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness import provenance, replay
-from harness.errors import HarnessError, SuiteError
-from harness.method import Predictor, Variant, find_variant
+from harness.data.boxes import Boxes
+from harness.data.coco import Dataset
+from harness.errors import HarnessError, MeasurementError, SuiteError
+from harness.method import Predictor, find_variant
 from harness.pose.skeletons import COCO
 from harness.predict import Decoding, PassPlan, TopDownRunner, run_passes
+from harness.rows import Options, Progress, Row, code_of, file_names, fitted, run_kind, settings_of
 from harness.sources import Sources, data_key
-from harness.store import SCHEMA, Record, Store
+from harness.store import SCHEMA, Record, Store, write_atomically
 from harness.suite import AccuracySpec, Cell, LatencySpec, Suite, expand
-from harness.train.checkpoints import open_variant, wanted_protocol
+from harness.train.checkpoints import open_variant
 
-__all__ = ["Options", "Progress", "Row", "run_suite"]
+__all__ = ["Options", "Progress", "Row", "Run", "run_suite"]
 
-
-class Progress:
-    """What a run tells while it works; the command line shows it with rich, tests stay silent."""
-
-    def say(self, text: str) -> None:
-        """One line."""
-
-    @contextmanager
-    def task(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar of `total` steps; yields the function that advances it."""
-        yield lambda count: None
+_NO_TRUTH = "no ground truth"
+# what a network, a driver or a foreign package may raise; a fault of ours shows its traceback on stderr
+_FAULTS = (RuntimeError, ValueError, OSError, MemoryError, ArithmeticError, LookupError, TypeError, AttributeError)
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to run: it moves no number but milliseconds."""
+class Inputs(NamedTuple):
+    """The persons that a row is evaluated on, and what identifies them."""
 
-    device: str = "cpu"
-    batch: int = 16
-    workers: int = 2
-    fail_fast: bool = False
-
-
-@dataclass
-class Row:
-    """One line of the table: a cell, the ids of its records, and why one is missing."""
-
-    cell: Cell
-    variant: Variant
-    weights: Path | None = None
-    records: dict[str, Record] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The row of a run manifest."""
-        return {
-            "label": self.cell.label,
-            "note": self.variant.note,
-            "method": self.variant.method,
-            "cell": self.cell.model_dump(mode="json"),
-            "records": {name: record.id for name, record in self.records.items()},
-            "reasons": self.reasons,
-        }
+    dataset: Dataset
+    boxes: Boxes
+    key: dict[str, str]
 
 
 class Run:
     """One run of a suite: rows, and the steps that fill them."""
 
     def __init__(
-        self,
-        suite: Suite,
-        cells: Sequence[Cell],
-        store: Store,
-        sources: Sources,
-        options: Options,
-        progress: Progress,
+        self, suite: Suite, cells: Sequence[Cell], store: Store, sources: Sources, options: Options, progress: Progress
     ) -> None:
-        self.suite, self.store, self.sources, self.options, self.progress = (
-            suite,
-            store,
-            sources,
-            options,
-            progress,
-        )
-        self.rows = [_row(cell, sources.weights_of(cell, suite.weights)) for cell in cells]
+        self.suite, self.store, self.sources = suite, store, sources
+        self.options, self.progress = options, progress
         self._predictors: dict[str, Predictor] = {}
+        self._datasets: dict[str, Dataset | None] = {}
+        self._inputs: dict[str, Inputs] = {}
+        self.rows = [self._row(cell) for cell in cells]
+
+    def _row(self, cell: Cell) -> Row:
+        try:
+            return fitted(cell, self.sources.weights_of(cell, self.suite.weights))
+        except HarnessError as error:
+            if self.options.fail_fast:
+                raise
+            self.progress.say(f"{cell.label}: no weights: {error}")
+            return Row(cell, find_variant(cell.variant), lacking=str(error))
 
     def manifest(self) -> dict[str, Any]:
         """What the table of this suite consists of."""
@@ -100,46 +70,70 @@ class Run:
             "rows": [row.to_json() for row in self.rows],
         }
 
+    # -- inputs ------------------------------------------------------------------------------------------------
+
+    def dataset(self, row: Row) -> Dataset | None:
+        """The data set of a row, read once; None when its root was not given."""
+        spec = row.cell.data
+        if spec.model_dump_json() not in self._datasets:
+            self._datasets[spec.model_dump_json()] = self.sources.dataset(spec)
+        return self._datasets[spec.model_dump_json()]
+
+    def inputs(self, row: Row) -> Inputs:
+        """The persons of a row; rows with the same boxes share them."""
+        spec, protocol = row.cell.data, row.cell.protocol
+        name = f"{spec.model_dump_json()} {protocol.box_cleaning} {protocol.box_score_threshold}"
+        if name not in self._inputs:
+            dataset = self.dataset(row)
+            if dataset is None:
+                raise SuiteError("no data", hint=f"--data {spec.root}=PATH")
+            boxes = self.sources.boxes(spec, dataset, protocol)
+            self._inputs[name] = Inputs(dataset, boxes, data_key(spec, dataset, boxes))
+        return self._inputs[name]
+
     # -- networks ----------------------------------------------------------------------------------------------
 
-    def predictor(self, row: Row) -> Predictor:
-        """The network of a row, with its weights when there are any (random ones from seed 0 otherwise)."""
-        key = provenance.content_id([row.cell.network_key(), str(row.weights)])
-        if key not in self._predictors:
-            self._predictors.clear()  # one network in memory at a time, but for the latency rounds
-            self._predictors[key] = self.build(row)
-        return self._predictors[key]
+    def joints(self, row: Row) -> int:
+        """Joints of the network: those of the data set, COCO's where it is not here."""
+        dataset = self.dataset(row)
+        return (dataset.skeleton if dataset else COCO).num_joints
 
-    def build(self, row: Row) -> Predictor:
-        """A new network of a row."""
-        size = None if row.variant.open_file and "input_size" not in row.cell.chosen else row.cell.input_size
-        return open_variant(row.variant, row.weights, input_size=size, **row.cell.build)[0]
+    def network_key(self, row: Row) -> dict[str, Any]:
+        """What determines the network, but for its weights."""
+        return {**row.cell.network_key(), "joints": self.joints(row)}
+
+    def build(self, row: Row, weights: Path | None) -> Predictor:
+        """A new network of a row; without weights the random one of seed 0."""
+        cell, variant = row.cell, row.variant
+        if variant.open_file is not None:
+            size = cell.input_size if "input_size" in cell.chosen else None
+            return open_variant(variant, weights, input_size=size, **cell.build)[0]
+        options = {"num_joints": self.joints(row), "input_size": cell.input_size, **cell.build}
+        return open_variant(variant, weights, **options)[0]
+
+    def predictor(self, row: Row) -> Predictor:
+        """The network of a row with its weights; one at a time is kept."""
+        key = provenance.content_id([self.network_key(row), str(row.weights)])
+        if key not in self._predictors:
+            self._predictors.clear()
+            self._predictors[key] = self.build(row, row.weights)
+        return self._predictors[key]
 
     def runner(self, row: Row, predictor: Predictor) -> TopDownRunner:
         """The network of a row with everything around it."""
-        dataset = self.sources.dataset(row.cell.data)
+        dataset = self.dataset(row)
         skeleton = dataset.skeleton if dataset else COCO
-        return TopDownRunner(
-            predictor, row.cell.protocol, skeleton, device=self.options.device, **_run_kind(row.cell)
-        )
+        kind = run_kind(row.cell)
+        return TopDownRunner(predictor, row.cell.protocol, skeleton, device=self.options.device, **kind)
 
     # -- failures ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _guard(self, rows: Sequence[Row], what: str) -> Iterator[None]:
+    def guard(self, rows: Sequence[Row], what: str) -> Iterator[None]:
         """A failure becomes the reason in the rows' cells; the other cells go on."""
         try:
             yield
-        except (
-            HarnessError,
-            RuntimeError,
-            ValueError,
-            OSError,
-            MemoryError,
-            ArithmeticError,
-            LookupError,
-            TypeError,
-        ) as error:
+        except (HarnessError, *_FAULTS) as error:
             if self.options.fail_fast:
                 raise
             text = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
@@ -154,15 +148,15 @@ class Run:
     def measure_cost(self) -> None:
         """A cost record for each network and run setting; no weights, no machine in its id."""
         for row in self.rows:
-            with self._guard([row], "cost"):
+            with self.guard([row], "cost"):
                 if self.state_of_cost(row) == "to do":
                     row.records["cost"] = self._count(row)
 
     def state_of_cost(self, row: Row) -> str:
         """`cached` (the row has its record now), `to do`, or why there is none."""
         if row.variant.open_file is not None and row.weights is None:
-            row.reasons["cost"] = "no weights"
-            return "no weights"
+            row.reasons["cost"] = row.lacking
+            return row.lacking
         record = self.store.get("cost", self._cost_key(row))
         if record is None:
             return "to do"
@@ -170,7 +164,7 @@ class Run:
         return "cached"
 
     def _cost_key(self, row: Row) -> dict[str, Any]:
-        key = {**row.cell.network_key(), "settings": _settings(row.cell), "code": _code("cost", row.variant)}
+        key = {**self.network_key(row), "settings": settings_of(row.cell), "code": code_of("cost", row.variant)}
         if row.variant.open_file is not None and row.weights is not None:
             key["weights"] = provenance.file_sha256(row.weights)  # the file is the network
         return key
@@ -179,82 +173,82 @@ class Run:
         from harness.cost.account import account
 
         self.progress.say(f"{row.cell.label}: counting operators")
-        result = account(self.predictor(row), _settings(row.cell), paradigm=row.variant.paradigm)
+        network = self.build(row, row.weights if row.variant.open_file is not None else None)
+        result = account(network, settings_of(row.cell), paradigm=row.variant.paradigm)
         return self.store.put(Record.make("cost", self._cost_key(row), result))
 
     # -- accuracy ----------------------------------------------------------------------------------------------
 
     def measure_accuracy(self, spec: AccuracySpec) -> None:
         """Accuracy records; cells that differ in select knobs only share a pass, alphas share a coarse stage."""
-        waiting: dict[str, list[Row]] = {}
+        groups: dict[str, list[Row]] = {}
         for row in self.rows:
-            with self._guard([row], "accuracy"):
-                if self.state_of_accuracy(row, spec) == "to do":
-                    waiting.setdefault(self.joint_key(row), []).append(row)
-        for rows in waiting.values():
-            with self._guard(rows, "accuracy"):
-                self._joint_pass(rows, spec)
+            with self.guard([row], "accuracy"):
+                if self.state_of_accuracy(row, spec) in ("cached", "to do", _NO_TRUTH):
+                    groups.setdefault(self.joint_key(row), []).append(row)
+        for rows in groups.values():
+            waiting = [row for row in rows if self._waits(row)]
+            with self.guard(waiting, "accuracy"):
+                self._joint_pass(rows, waiting, spec)
 
     def state_of_accuracy(self, row: Row, spec: AccuracySpec) -> str:
         """`cached` (the row has its record now), `to do`, or why there is none."""
+        dataset = self.dataset(row)
         if row.weights is None:
-            row.reasons["accuracy"] = "no weights"
-        elif self.sources.dataset(row.cell.data) is None:
+            row.reasons["accuracy"] = row.lacking
+        elif dataset is None:
             row.reasons["accuracy"] = f"no data (--data {row.cell.data.root}=PATH)"
+        elif not dataset.persons:
+            row.reasons["accuracy"] = _NO_TRUTH
         else:
             return "cached" if self._known(row, spec) else "to do"
         return row.reasons["accuracy"]
 
-    def inputs(self, row: Row) -> tuple[Any, Any, dict[str, Any]]:
-        dataset = self.sources.dataset(row.cell.data)
-        if dataset is None:
-            raise SuiteError("no data", hint=f"--data {row.cell.data.root}=PATH")
-        boxes = self.sources.boxes(row.cell.data, dataset, row.cell.protocol)
-        return dataset, boxes, data_key(row.cell.data, dataset, boxes)
+    def _waits(self, row: Row) -> bool:
+        """There is something to do for this row behind a pass: a record, or a result file."""
+        return self.options.results is not None or not ({"accuracy"} & (row.records.keys() | row.reasons.keys()))
 
     def _base_key(self, row: Row) -> dict[str, Any]:
         """What all passes that may run together have in common."""
         assert row.weights is not None
         crop = {n: getattr(row.cell.protocol, n) for n in ("codec", "box_padding", "colour", "mean", "std")}
         return {
-            **row.cell.network_key(),
+            **self.network_key(row),
             "weights": provenance.file_sha256(row.weights),
-            "data": self.inputs(row)[2],
+            "data": self.inputs(row).key,
             "crop": crop,
-            "execution": _run_kind(row.cell),
-            "code": _code("predict", row.variant),
+            "execution": run_kind(row.cell),
+            "code": code_of("predict", row.variant),
         }
 
     def joint_key(self, row: Row) -> str:
+        """Rows with the same key may share work: one pass over the same crops."""
         return provenance.content_id(self._base_key(row))
 
-    def _joint_pass(self, rows: Sequence[Row], spec: AccuracySpec) -> None:
-        by_settings: dict[str, list[Row]] = {}
+    def _joint_pass(self, rows: Sequence[Row], waiting: Sequence[Row], spec: AccuracySpec) -> None:
+        """Passes of `rows`, one for each run setting; planned for all of them, so that a later change finds its pass."""
+        groups: dict[str, list[Row]] = {}
         for row in rows:
-            by_settings.setdefault(provenance.content_id(_settings(row.cell)), []).append(row)
-        plans = [_plan(group) for group in by_settings.values()]
-        folders = [self._pass_folder(group[0], plan) for group, plan in zip(by_settings.values(), plans)]
-        missing = [
-            (p, f, g) for p, f, g in zip(plans, folders, by_settings.values()) if replay.load_pass(f) is None
-        ]
+            groups.setdefault(provenance.content_id(settings_of(row.cell)), []).append(row)
+        wanted = [group for group in groups.values() if set(group) & set(waiting)]
+        plans = [_plan(group) for group in wanted]
+        folders = [self._pass_folder(group[0], plan) for group, plan in zip(wanted, plans)]
+        missing = [(p, f) for p, f in zip(plans, folders) if replay.load_pass(f) is None]
         if missing:
-            self._predict([m[0] for m in missing], [m[1] for m in missing], missing[0][2][0])
-        for group, folder in zip(by_settings.values(), folders):
+            self._predict([p for p, _ in missing], [f for _, f in missing], wanted[0][0])
+        for group, folder in zip(wanted, folders):
             found = replay.load_pass(folder)
             if found is None:
-                raise SuiteError("a pass that was just written cannot be read", where=str(folder))
+                raise MeasurementError("a pass that was just written cannot be read", where=str(folder))
             for row in group:
-                with self._guard([row], "accuracy"):
-                    self._score(row, found, spec)
+                if row in waiting:
+                    with self.guard([row], "accuracy"):
+                        self._score(row, found, spec)
 
     def _pass_folder(self, row: Row, plan: PassPlan) -> Path:
-        key = {
-            **self._base_key(row),
-            "settings": dict(plan.settings),
-            "flip": plan.flip,
-            "all_exits": plan.all_exits,
-        }
-        return self.store.pass_folder(provenance.content_id([key, [d.name for d in plan.decodings]]))
+        settings = {"settings": dict(plan.settings), "flip": plan.flip, "all_exits": plan.all_exits}
+        key = [{**self._base_key(row), **settings}, [d.name for d in plan.decodings]]
+        return self.store.pass_folder(provenance.content_id(key))
 
     def _predict(self, plans: Sequence[PassPlan], folders: Sequence[Path], row: Row) -> None:
         dataset, boxes, _ = self.inputs(row)
@@ -272,7 +266,7 @@ class Run:
     def _accuracy_key(self, row: Row, spec: AccuracySpec) -> dict[str, Any]:
         return {
             **self._base_key(row),
-            "settings": _settings(row.cell),
+            "settings": settings_of(row.cell),
             "select": row.cell.select,
             "protocol": row.cell.protocol.model_dump(mode="json"),
             "missing": row.cell.data.missing,
@@ -288,10 +282,16 @@ class Run:
         return True
 
     def _score(self, row: Row, found: replay.Pass, spec: AccuracySpec) -> None:
-        from harness.score import score
+        from harness.score import detections, score
 
         dataset, boxes, _ = self.inputs(row)
-        result, arrays = score(row.cell, found, dataset, boxes, spec)
+        results, chosen = detections(row.cell, found, dataset, boxes)
+        if self.options.results is not None:
+            file = self.options.results / f"{file_names(self.rows)[row]}.json"
+            write_atomically(file, json.dumps(results).encode())
+        if "accuracy" in row.records or not dataset.persons:
+            return
+        result, arrays = score(found, results, chosen, dataset, boxes, spec)
         key = self._accuracy_key(row, spec)
         row.records["accuracy"] = self.store.put(Record.make("accuracy", key, result), arrays)
 
@@ -303,59 +303,26 @@ class Run:
 
         rows = [row for row in self.rows if row.weights is not None or row.variant.open_file is None]
         for batch in spec.batch:
-            with self._guard(self.rows, f"latency_b{batch}"):
-                for row in self.rows:
-                    if row not in rows:
-                        row.reasons[f"latency_b{batch}"] = "no weights"
-                if rows:
-                    measure_rows(self, rows, spec, batch)
+            for row in self.rows:
+                if row not in rows:
+                    row.reasons[f"latency_b{batch}"] = row.lacking
+            with self.guard(rows, f"latency_b{batch}"):
+                measure_rows(self, rows, spec, batch)
 
     def settings(self, row: Row) -> dict[str, Any]:
         """Run knobs, and select knobs that the network itself understands, as a real forward takes them."""
-        found = _settings(row.cell)
+        found = settings_of(row.cell)
         if "quality_threshold" in row.cell.select:
             found["quality_threshold"] = row.cell.select["quality_threshold"]
             if row.cell.select.get("exit_rate") is not None and "accuracy" in row.records:
                 found["quality_threshold"] = row.records["accuracy"].result["quality_threshold"]
         return found
 
-    def code(self, stage: str, row: Row) -> str:
-        """Fingerprint of the code that a stage runs for this row's method."""
-        return _code(stage, row.variant)
-
-
-def _row(cell: Cell, weights: Path | None) -> Row:
-    """The row of a cell; what the suite leaves open follows the weights: colour order, an ONNX file's input size."""
-    variant = find_variant(cell.variant)
-    if weights is not None:
-        wishes = {n: v for n, v in wanted_protocol(variant, weights).items() if n not in cell.chosen}
-        update: dict[str, Any] = {"protocol": cell.protocol.model_copy(update=wishes)}
-        if variant.open_file is not None and "input_size" not in cell.chosen:
-            update["input_size"] = open_variant(variant, weights, **cell.build)[0].input_size
-        cell = cell.model_copy(update=update)
-    return Row(cell, variant, weights)
-
-
-def _settings(cell: Cell) -> dict[str, Any]:
-    """The method's own run knobs (dtype and runtime are the harness's)."""
-    return {n: v for n, v in cell.run.items() if n not in ("dtype", "runtime")}
-
-
-def _run_kind(cell: Cell) -> dict[str, Any]:
-    return {n: cell.run[n] for n in ("dtype", "runtime")}
-
 
 def _plan(rows: Sequence[Row]) -> PassPlan:
     """One pass that can answer all of `rows`: every decoder asked for; with flip, the plain outcomes come along."""
     decodings = sorted({Decoding.of(r.cell.protocol) for r in rows}, key=lambda d: d.name)
-    return PassPlan(_settings(rows[0].cell), tuple(decodings), any(r.cell.protocol.flip for r in rows))
-
-
-def _code(stage: str, variant: Variant) -> str:
-    origin = variant.build or variant.open_file
-    assert origin is not None
-    file = inspect.getsourcefile(inspect.unwrap(getattr(origin, "func", origin)))
-    return provenance.code(stage, Path(file) if file else None)
+    return PassPlan(settings_of(rows[0].cell), tuple(decodings), any(r.cell.protocol.flip for r in rows))
 
 
 def run_suite(

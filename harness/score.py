@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,14 @@ def detections(
 
 
 def score(
-    cell: Cell, found: replay.Pass, dataset: Dataset, boxes: Boxes, spec: AccuracySpec
+    found: replay.Pass,
+    results: Sequence[Mapping[str, Any]],
+    chosen: replay.Selection,
+    dataset: Dataset,
+    boxes: Boxes,
+    spec: AccuracySpec,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The result of an accuracy record, and the arrays that paired comparisons need later."""
-    results, chosen = detections(cell, found, dataset, boxes)
     evaluation = evaluate(
         dataset.annotations,
         results,

@@ -19,6 +19,8 @@ from harness.provenance import command, content_id, revision, versions
 __all__ = ["SCHEMA", "Record", "Store", "write_atomically"]
 
 SCHEMA = 1
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 DEFAULT_FOLDER = Path("results/records")
 
 
@@ -78,6 +80,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        Path(name).chmod(0o666 & ~_UMASK)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -15,13 +15,14 @@ from harness.data.boxes import from_ground_truth
 from harness.data.coco import Dataset
 from harness.data.crops import batches, iter_crops
 from harness.predict import Decoding, PassPlan, TopDownRunner
+from harness.rows import Row, code_of, run_kind
 from harness.store import Record
 from harness.suite import LatencySpec
 
 if TYPE_CHECKING:
-    from harness.run import Row, Run
+    from harness.run import Run
 
-__all__ = ["measure_rows", "sample_crops", "timed_call"]
+__all__ = ["attach_known", "measure_rows", "sample_crops", "timed_call"]
 
 _PERSONS = 64  # crops that a timed network cycles through, so that a data-dependent cost is met in its variety
 Crops = tuple[np.ndarray, np.ndarray, np.ndarray]  # pixels (B, H, W, 3) uint8, centers (B, 2), scales (B, 2)
@@ -62,30 +63,41 @@ def timed_call(
 def measure_rows(run: Run, rows: Sequence[Row], spec: LatencySpec, batch: int) -> None:
     """Latency records of `rows` under `latency_bB`; rows whose call is the same share one record.
 
-    What is missing is measured together with the first row, which is the reference of the ratios.
+    What is missing is measured together with the first row, which is the reference of the ratios; a row that cannot
+    run gets its reason and leaves the round.
     """
-    facts = machine()
-    keys = {row.cell.label: _key(run, row, spec, batch, facts) for row in rows}
-    name = f"latency_b{batch}"
-    calls: dict[str, tuple[Row, dict[str, Any]]] = {}
-    for row in rows:
-        record = run.store.get("latency", keys[row.cell.label])
-        if record is not None:
-            row.records[name] = record
-        else:
-            calls.setdefault(provenance.content_id(keys[row.cell.label]), (row, keys[row.cell.label]))
-    if not calls:
+    facts, name = machine(), f"latency_b{batch}"
+    keys = attach_known(run, rows, spec, batch)
+    calls: dict[str, list[Row]] = {}
+    for row, key in keys.items():
+        calls.setdefault(provenance.content_id(key), []).append(row)
+    wanted = {n: own for n, own in calls.items() if rows[0] in own or any(name not in r.records for r in own)}
+    if all(name in row.records for row in keys):
         return
-    reference = provenance.content_id(keys[rows[0].cell.label])
-    calls = {reference: (rows[0], keys[rows[0].cell.label]), **calls}
-    run.progress.say(f"timing {len(calls)} networks at batch {batch}, at most {spec.seconds:g} s")
-    results = measure(_callables(run, calls, spec, batch), _execution(run, spec, batch))
-    for identity, (_, key) in calls.items():
-        result = {**results[identity].to_dict(), "reference": rows[0].cell.label, "machine": facts}
-        record = run.store.put(Record.make("latency", key, result))
-        for row in rows:
-            if keys[row.cell.label] == key:
+    callables = _callables(run, {n: (own, keys[own[0]]) for n, own in wanted.items()}, spec, batch)
+    if not callables:
+        return
+    run.progress.say(f"timing {len(callables)} networks at batch {batch}, at most {spec.seconds:g} s")
+    results = measure(callables, _execution(run, spec, batch))
+    reference = calls[next(iter(callables))][0].cell.label
+    for identity, measured in results.items():
+        result = {**measured.to_dict(), "reference": reference, "machine": facts}
+        record = run.store.put(Record.make("latency", keys[calls[identity][0]], result))
+        for row in calls[identity]:
+            row.records[name] = record
+
+
+def attach_known(run: Run, rows: Sequence[Row], spec: LatencySpec, batch: int) -> dict[Row, dict[str, Any]]:
+    """Gives `rows` the records that are there already; the key of each row (rows whose data are broken have none)."""
+    facts, name = machine(), f"latency_b{batch}"
+    keys: dict[Row, dict[str, Any]] = {}
+    for row in rows:
+        with run.guard([row], name):
+            keys[row] = _key(run, row, spec, batch, facts)
+            record = run.store.get("latency", keys[row])
+            if record is not None:
                 row.records[name] = record
+    return keys
 
 
 def _execution(run: Run, spec: LatencySpec, batch: int) -> Execution:
@@ -100,20 +112,27 @@ def _execution(run: Run, spec: LatencySpec, batch: int) -> Execution:
 
 
 def _callables(
-    run: Run, calls: Mapping[str, tuple[Row, dict[str, Any]]], spec: LatencySpec, batch: int
+    run: Run, calls: Mapping[str, tuple[list[Row], dict[str, Any]]], spec: LatencySpec, batch: int
 ) -> dict[str, Callable[[], object]]:
+    """What is timed, by call; each has run once, so that what cannot run is not among them."""
     runners: dict[str, TopDownRunner] = {}
     crops: dict[str, list[Crops]] = {}
     found: dict[str, Callable[[], object]] = {}
-    for identity, (row, key) in calls.items():
-        network = provenance.content_id([row.cell.network_key(), row.cell.run, str(row.weights), str(row.cell.protocol)])
-        if network not in runners:
-            runners[network] = run.runner(row, run.build(row))
-        runner = runners[network]
-        view = f"{runner.predictor.input_size} {runner.codec.udp} {runner.protocol.box_padding}"
-        if view not in crops:
-            crops[view] = sample_crops(runner, run.sources.dataset_or_synthetic(row.cell.data), batch)
-        found[identity] = timed_call(runner, spec.scope, key["settings"], crops[view])
+    for identity, (rows, key) in calls.items():
+        row = rows[0]
+        with run.guard(rows, f"latency_b{batch}"):
+            own = [run.network_key(row), row.cell.run, str(row.weights), row.cell.protocol.model_dump(mode="json")]
+            network = provenance.content_id(own)
+            if network not in runners:
+                runners[network] = run.runner(row, run.build(row, row.weights))
+            runner = runners[network]
+            view = f"{runner.predictor.input_size} {runner.codec.udp} {runner.protocol.box_padding}"
+            if view not in crops:
+                dataset = run.dataset(row) or run.sources.dataset_or_synthetic(row.cell.data)
+                crops[view] = sample_crops(runner, dataset, batch)
+            call = timed_call(runner, spec.scope, key["settings"], crops[view])
+            call()
+            found[identity] = call
     return found
 
 
@@ -121,12 +140,12 @@ def _key(run: Run, row: Row, spec: LatencySpec, batch: int, facts: dict[str, Any
     """What determines a latency: network, settings, execution, machine; weights where the cost depends on them."""
     settings = run.settings(row)
     key = {
-        **row.cell.network_key(),
+        **run.network_key(row),
         "settings": settings,
-        "run": {n: row.cell.run[n] for n in ("dtype", "runtime")},
+        "run": run_kind(row.cell),
         "execution": {**spec.model_dump(mode="json"), "batch": batch, "device": run.options.device},
         "machine": machine_id(facts),
-        "code": run.code("latency", row),
+        "code": code_of("latency", row.variant),
     }
     if spec.scope != "network":
         key["protocol"] = row.cell.protocol.model_dump(mode="json")

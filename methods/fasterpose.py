@@ -45,7 +45,7 @@ def _shuffle_first(channels: int, joints: int, factor: int) -> nn.Sequential:
             f"head shuffle_first: the {channels} channels of this trunk leave {channels / factor**2:g} for each of the "
             f"{factor}x{factor} sub-cells, which cannot hold {joints} joints",
             expected=f"a multiple of {factor**2}, at least {joints * factor**2}",
-            hint="take a deeper trunk (r50 and above), or another head",
+            hint="take another head, or a trunk with more channels (r50 and above have 2048)",
         )
     return nn.Sequential(nn.PixelShuffle(factor), nn.Conv2d(left, joints, 1))
 
@@ -143,7 +143,7 @@ def _build(depth: int, **options: Any) -> nn.Module:
 def _build_tiny(**options: Any) -> nn.Module:
     # Stride 16: at 128x96, stride 32 would leave 4x3 positions, and shuffle_first would need 64 channels a joint.
     # Bottlenecks, because they end wide (17 joints x 4x4 sub-cells = 272 channels) at little cost.
-    return FasterPose(ResNet(Bottleneck, (1, 2, 3), (16, 24, 72)), **options)
+    return FasterPose(ResNet(Bottleneck, (1, 1, 3), (12, 24, 72)), **options)
 
 
 _NOTE = "reconstruction"
@@ -178,7 +178,7 @@ _ASSUMED = Recipe(
     differs=("no recipe is published: SimpleBaseline's, with DARK's targets (the first author's earlier work)",),
 )
 _QUICK = Recipe(
-    epochs=40,
+    epochs=30,
     batch=64,
     lr=2e-3,
     schedule="cosine",

@@ -12,11 +12,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.method import Layout, Size, TopDownOutput, Trace, Variant
+from harness.method import Knob, Layout, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts.heads import final_layer, final_layer_macs
 from methods.parts.hrnet import HRNet, HRNetShape
-from methods.parts.losses import mse_half
+from methods.parts.losses import LOSSES, MAP_LOSSES, as_heatmaps, start_from_prior
 from methods.parts.names import renamed
 
 __all__ = ["VARIANTS", "HRNetPose"]
@@ -25,23 +25,26 @@ _STRIDE = 32  # of the coarsest branch
 
 
 class HRNetPose(HRNet):
-    """(B, 3, H, W) -> heatmaps (B, K, H/4, W/4), linear.
+    """(B, 3, H, W) -> heatmaps (B, K, H/4, W/4), linear; logits where `loss` is one on logits.
 
     Raises UserError unless H and W are multiples of 32.
     """
 
-    def __init__(self, shape: HRNetShape, *, num_joints: int = 17, input_size: Size = (256, 192)) -> None:
+    def __init__(
+        self, shape: HRNetShape, *, num_joints: int = 17, input_size: Size = (256, 192), loss: str = "mse_half"
+    ) -> None:
         if input_size[0] % _STRIDE or input_size[1] % _STRIDE:
             raise UserError(f"input size {input_size[0]}x{input_size[1]}", expected=f"multiples of {_STRIDE}")
         super().__init__(shape)
-        self.input_size, self.num_joints = input_size, num_joints
+        self.input_size, self.num_joints, self.loss = input_size, num_joints, loss
         self.final_layer = final_layer(self.channels[0], num_joints)
+        start_from_prior(self.final_layer, loss)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.final_layer(self.stages(images)[0])
 
     def predict(self, images: Tensor, settings: Mapping[str, Any]) -> TopDownOutput:
-        return TopDownOutput(exits=[self(images)])
+        return TopDownOutput(exits=[as_heatmaps(self(images), self.loss)])
 
     def macs(self, trace: Trace) -> int:
         """The same for every person."""
@@ -49,8 +52,8 @@ class HRNetPose(HRNet):
         return self.trunk_macs(self.input_size) + final_layer_macs(self.channels[0], self.num_joints, finest)
 
     def losses(self, batch: TrainBatch, progress: Progress) -> dict[str, Tensor]:
-        """JointsMSE with the factor 0.5 (card E)."""
-        return {"heatmap": mse_half(self(batch.images), batch.target, batch.weight)}
+        """JointsMSE with the factor 0.5 (card E), or the loss of the knob."""
+        return {"heatmap": LOSSES[self.loss](self(batch.images), batch.target, batch.weight)}
 
 
 def _build(shape: HRNetShape, **options: Any) -> nn.Module:
@@ -119,12 +122,15 @@ _QUICK = Recipe(
     differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
 )
 
+_LOSS = Knob("loss", "build", "mse_half", "training loss; those on logits answer their sigmoid", MAP_LOSSES)
+
 
 def _variant(width: int) -> Variant:
     return Variant(
         name=f"hrnet_w{width}",
         method="hrnet",
         build=partial(_build, HRNetShape(width)),
+        knobs=(_LOSS,),
         layouts=_LAYOUTS,
         recipes={"official": _OFFICIAL, "quick": _QUICK},
         source="arXiv 1902.09212",
@@ -142,6 +148,7 @@ VARIANTS = (
         method="hrnet",
         build=partial(_build, _TINY),
         input_size=(128, 96),
+        knobs=(_LOSS,),
         layouts=_LAYOUTS[:1],
         recipes={"quick": _QUICK, "official": _OFFICIAL},
         note="small enough to train on a CPU in minutes; not a published network",

@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts.heads import deconv_head_macs, deconv_layers, final_layer, final_layer_macs
-from methods.parts.losses import mse_half
+from methods.parts.losses import LOSSES, MAP_LOSSES, as_heatmaps, start_from_prior
 from methods.parts.names import renamed
 from methods.parts.resnet import DEPTHS, BasicBlock, Bottleneck, ResNet
 
@@ -24,7 +24,7 @@ __all__ = ["VARIANTS", "SimpleBaseline"]
 
 
 class SimpleBaseline(ResNet):
-    """(B, 3, H, W) -> heatmaps (B, K, H/4, W/4), linear (no sigmoid).
+    """(B, 3, H, W) -> heatmaps (B, K, H/4, W/4), linear (no sigmoid); logits where `loss` is one on logits.
 
     `block`, `blocks`, `widths`, `style` describe the trunk (parts/resnet.py), `deconvs` the widths of the
     head: one fewer than the trunk has stages. Raises UserError when H or W is not a multiple of the trunk's
@@ -41,21 +41,23 @@ class SimpleBaseline(ResNet):
         widths: Sequence[int] = (64, 128, 256, 512),
         deconvs: Sequence[int] = (256, 256, 256),
         style: str = "pytorch",
+        loss: str = "mse_half",
     ) -> None:
         super().__init__(block, blocks, widths, style)
         self.stride = 4 * 2 ** len(deconvs)  # of the trunk; the head doubles the size back to input/4
         if input_size[0] % self.stride or input_size[1] % self.stride:
             raise UserError(f"input size {input_size[0]}x{input_size[1]}", expected=f"multiples of {self.stride}")
-        self.input_size, self.num_joints, self.deconvs = input_size, num_joints, tuple(deconvs)
+        self.input_size, self.num_joints, self.deconvs, self.loss = input_size, num_joints, tuple(deconvs), loss
         self.deconv_layers = deconv_layers(self.channels[-1], deconvs)
         self.final_layer = final_layer(deconvs[-1], num_joints)
+        start_from_prior(self.final_layer, loss)
 
     def forward(self, images: Tensor) -> Tensor:
         coarse = self.stages(images)[-1]  # (B, C, H/32, W/32)
         return self.final_layer(self.deconv_layers(coarse))  # (B, K, H/4, W/4)
 
     def predict(self, images: Tensor, settings: Mapping[str, Any]) -> TopDownOutput:
-        return TopDownOutput(exits=[self(images)])
+        return TopDownOutput(exits=[as_heatmaps(self(images), self.loss)])
 
     def macs(self, trace: Trace) -> int:
         """The same for every person."""
@@ -66,8 +68,8 @@ class SimpleBaseline(ResNet):
         return self.trunk_macs(self.input_size) + head + final
 
     def losses(self, batch: TrainBatch, progress: Progress) -> dict[str, Tensor]:
-        """JointsMSE with the factor 0.5 (card, Training)."""
-        return {"heatmap": mse_half(self(batch.images), batch.target, batch.weight)}
+        """JointsMSE with the factor 0.5 (card, Training), or the loss of the knob."""
+        return {"heatmap": LOSSES[self.loss](self(batch.images), batch.target, batch.weight)}
 
 
 def _build(depth: int, **options: Any) -> nn.Module:
@@ -150,6 +152,7 @@ _QUICK = Recipe(
 )
 
 _STYLE = Knob("style", "build", "pytorch", "which convolution of a bottleneck has the stride", ("pytorch", "caffe"))
+_LOSS = Knob("loss", "build", "mse_half", "training loss; those on logits answer their sigmoid", MAP_LOSSES)
 
 
 def _variant(depth: int) -> Variant:
@@ -158,7 +161,7 @@ def _variant(depth: int) -> Variant:
         method="simplebaseline",
         build=partial(_build, depth),
         protocol=_PROTOCOL,
-        knobs=(_STYLE,) if DEPTHS[depth][0] is Bottleneck else (),
+        knobs=(_STYLE, _LOSS) if DEPTHS[depth][0] is Bottleneck else (_LOSS,),
         layouts=_LAYOUTS,
         recipes={"official": _OFFICIAL, "quick": replace(_QUICK, lr=1e-3)},
         source="arXiv 1804.06208",
@@ -173,6 +176,7 @@ VARIANTS = (
         method="simplebaseline",
         build=_build_tiny,
         input_size=(128, 96),
+        knobs=(_LOSS,),
         layouts=_LAYOUTS[:1],
         recipes={"quick": _QUICK, "official": _OFFICIAL},
         note="small enough to train on a CPU in minutes; not a published network",

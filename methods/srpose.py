@@ -40,9 +40,7 @@ class SRPose(nn.Module):
     Raises UserError unless H and W are multiples of 32.
     """
 
-    def __init__(
-        self, trunk: TrunkOf, stages: Stages, *, num_joints: int = 17, input_size: Size = (256, 192)
-    ) -> None:
+    def __init__(self, trunk: TrunkOf, stages: Stages, *, num_joints: int = 17, input_size: Size = (256, 192)) -> None:
         super().__init__()
         _check_size(input_size, _STRIDE)
         self.input_size, self.num_joints = input_size, num_joints
@@ -150,10 +148,10 @@ def _vit_b(size: Size) -> nn.Module:
 
 
 def _tiny_trunk(size: Size) -> nn.Module:
-    return ResNet(BasicBlock, (1, 1, 1, 1), (16, 24, 48, 96))
+    return ResNet(BasicBlock, (1, 1, 1, 1), (8, 16, 48, 96))
 
 
-_TINY_STAGES = Stages(widths=(48, 32, 24, 16), embeddings=(2, 2, 2, 2), kernels=(3, 3, 3, 5))
+_TINY_STAGES = Stages(widths=(48, 32, 24, 16), embeddings=(2, 2, 2, 2), kernels=(3, 3, 3, 3))
 
 
 def _build_srpose(trunk: TrunkOf, stages: Stages, **options: Any) -> nn.Module:
@@ -231,7 +229,7 @@ _SRHEAD_OFFICIAL = replace(
     _OFFICIAL, differs=(*_OFFICIAL.differs, "no top-down configuration of the SR head is published: SRPose's")
 )
 _QUICK = Recipe(
-    epochs=40,
+    epochs=30,
     batch=64,
     lr=2e-3,
     schedule="cosine",
@@ -243,7 +241,9 @@ _QUICK = Recipe(
 )
 
 
-def _variant(name: str, build: Callable[..., Any], layouts: tuple[Layout, ...], recipe: Recipe, note: str = "") -> Variant:
+def _variant(
+    name: str, build: Callable[..., Any], layouts: tuple[Layout, ...], recipe: Recipe, note: str = ""
+) -> Variant:
     trunk = next((layout.name for layout in layouts if layout.partial), "")
     return Variant(
         name=name,

@@ -23,21 +23,15 @@ def predict(
     ] = None,
     boxes: Annotated[
         Path | None,
-        typer.Option(
-            help="Person boxes: a COCO annotation or detection file. Without it a photograph is one box."
-        ),
+        typer.Option(help="Person boxes: a COCO annotation or detection file. Without it a photograph is one box."),
     ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder for predictions.json, results.json and the pictures.")
-    ] = Path("results/predict"),
-    set_: Annotated[
-        list[str], typer.Option("--set", help="Knob or protocol field: alpha=0.3, flip=false.")
-    ] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Folder for predictions.json, results.json and the pictures.")] = Path(
+        "results/predict"
+    ),
+    set_: Annotated[list[str], typer.Option("--set", help="Knob or protocol field: alpha=0.3, flip=false.")] = [],  # noqa: B006
     threshold: Annotated[float, typer.Option(help="Joints below this score are not drawn.")] = 0.2,
     device: Annotated[str, typer.Option(help="cpu, cuda ...")] = "cpu",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the predictions instead of a summary.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the predictions instead of a summary.")] = False,
 ) -> None:
     """Poses on photographs: COCO-format JSON and drawn pictures."""
     from harness.cli.run import TerminalProgress

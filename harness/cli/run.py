@@ -21,16 +21,10 @@ from harness.suite import load_suite
 
 __all__ = ["plan", "run"]
 
-SuitePath = Annotated[
-    Path, typer.Argument(help="Suite file, for example suites/quickstart.yaml", show_default=False)
-]
-Data = Annotated[
-    list[str], typer.Option("--data", help="NAME=PATH: where the data root NAME of the suite is.")
-]
+SuitePath = Annotated[Path, typer.Argument(help="Suite file, for example suites/quickstart.yaml", show_default=False)]
+Data = Annotated[list[str], typer.Option("--data", help="NAME=PATH: where the data root NAME of the suite is.")]
 Weights = Annotated[list[str], typer.Option("--weights", help="VARIANT=PATH: weights file of a variant.")]
-Set = Annotated[
-    list[str], typer.Option("--set", help="key.path=value: change the suite, e.g. protocol.flip=false.")
-]
+Set = Annotated[list[str], typer.Option("--set", help="key.path=value: change the suite, e.g. protocol.flip=false.")]
 StoreFolder = Annotated[Path, typer.Option("--store", help="Folder of the records.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first N images.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -70,28 +64,28 @@ def run(
     batch: Annotated[int, typer.Option(help="Persons in one forward pass of an accuracy run.")] = 16,
     workers: Annotated[int, typer.Option(help="Threads that decode and crop images.")] = 2,
     report: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("results/reports"),
+    results: Annotated[
+        Path | None, typer.Option(help="Folder for COCO result files, one for each row: what the test server takes.")
+    ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed cell.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure what a suite file asks for and is missing; print the table, write the report."""
-    from reports.report import write_report
-    from reports.tables import build_table, load_rows, to_console
+    from reports.report import table_of, write_report
+    from reports.tables import load_rows, to_console
 
     loaded, marked = load_suite(suite, set_, limit)
     sources = Sources(assignments(data, "--data"), assignments(weights, "--weights"))
-    options = Options(device=device, batch=batch, workers=workers, fail_fast=fail_fast)
+    options = Options(device=device, batch=batch, workers=workers, fail_fast=fail_fast, results=results)
     keep, progress = Store(store), TerminalProgress()
     manifest = run_suite(loaded, keep, sources, options, progress, marked)
     for name in keep.quarantined:
         progress.say(f"damaged record set aside and measured again: {name}")
-    table = build_table(load_rows(keep, manifest))
+    table = table_of(load_rows(keep, manifest), manifest)
     files = write_report(keep, manifest, report / loaded.name)
     if as_json:
-        typer.echo(
-            json.dumps(
-                {"manifest": manifest, "table": table.to_json(), "files": [str(f) for f in files]}, indent=1
-            )
-        )
+        named = [str(file) for file in files]
+        typer.echo(json.dumps({"manifest": manifest, "table": table.to_json(), "files": named}, indent=1))
         return
     to_console(table)
     for file in files:

@@ -70,7 +70,8 @@ def measure(
     """
     if not isinstance(predictor, torch.nn.Module):
         macs = int(np.sum(predictor.macs({})))
-        return Account(macs, macs, {"macs": macs, "torch": 2 * macs}, None, None, {}, None)
+        params = getattr(predictor, "params", None)
+        return Account(macs, macs, {"macs": macs, "torch": 2 * macs}, params, params, {}, None)
     images = sample_input(predictor, paradigm) if images is None else images
     last: list[Any] = []
 

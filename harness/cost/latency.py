@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -205,6 +205,14 @@ def _judged(samples: Sequence[Sample], threads: int) -> tuple[Sample, ...]:
     return tuple(Sample(s.round, s.wall_ms, s.cpu_ms, s.cpu_ratio < _STARVED * usual) for s in samples)
 
 
+def _median(kept: Sequence[float], every: Sequence[float]) -> Quantile:
+    """The median of the samples that were kept; where none was, that of all, without an interval and with a warning."""
+    if kept or not every:
+        return quantile(kept, 0.5)
+    reason = "the machine was busy: every sample was starved of the processor"
+    return replace(quantile(every, 0.5), low=None, high=None, reason=reason)
+
+
 def _result(
     own: Sequence[Sample],
     reference: Sequence[Sample] | None,
@@ -215,10 +223,11 @@ def _result(
     kept = [s.wall_ms for s in own if not s.starved]
     ratio = None
     if reference is not None:
-        pairs = [(a, b) for a, b in zip(own, reference, strict=True) if not (a.starved or b.starved)]
-        ratio = quantile([a.wall_ms / b.wall_ms for a, b in pairs], 0.5)
+        pairs = list(zip(own, reference, strict=True))
+        fed = [(a, b) for a, b in pairs if not (a.starved or b.starved)]
+        ratio = _median([a.wall_ms / b.wall_ms for a, b in fed], [a.wall_ms / b.wall_ms for a, b in pairs])
     return LatencyResult(
-        median=quantile(kept, 0.5),
+        median=_median(kept, [s.wall_ms for s in own]),
         p90=quantile(kept, 0.9),
         p99=quantile(kept, 0.99),
         ratio=ratio,

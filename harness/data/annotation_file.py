@@ -15,8 +15,13 @@ _BY_JOINTS = {skeleton.num_joints: skeleton for skeleton in (COCO, CROWDPOSE, MP
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
-    """A COCO annotation file: lists images, annotations, categories in a dict, segmentations dropped."""
+    """A COCO annotation file: lists images, annotations, categories in a dict, segmentations dropped.
+
+    A file of images alone, such as image_info_test-dev2017.json, has no annotations: the list is empty then.
+    """
     content = parse_json(path, "annotation file")
+    if isinstance(content, dict) and "images" in content and "categories" in content:
+        content.setdefault("annotations", [])
     keys = ("images", "annotations", "categories")
     lacking = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if lacking:
@@ -82,8 +87,10 @@ def person_category(raw: dict[str, Any], path: Path) -> dict[str, Any]:
     return found[0]
 
 
-def skeleton_of(category: dict[str, Any], path: Path) -> Skeleton:
+def skeleton_of(category: dict[str, Any], path: Path, annotated: bool = True) -> Skeleton:
     """The joint set with the category's number of joints. Raises DataError if unknown or in another order."""
+    if not annotated and not category.get("keypoints"):
+        return COCO  # image_info_*.json of COCO's test server names no joints
     names = category.get("keypoints") or []
     known = ", ".join(f"{count} ({skeleton.name})" for count, skeleton in sorted(_BY_JOINTS.items()))
     if len(names) not in _BY_JOINTS:

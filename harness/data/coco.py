@@ -103,7 +103,7 @@ def load(
     path = Path(annotation_file)
     raw = read_annotations(path)
     category = person_category(raw, path)
-    joints = skeleton or skeleton_of(category, path)
+    joints = skeleton or skeleton_of(category, path, bool(raw["annotations"]))
     _check_joint_count(category, joints, path)
     images = _images(raw["images"], path)
     entries = [a for a in raw["annotations"] if _get(a, "category_id", path) == category["id"]]

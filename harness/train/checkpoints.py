@@ -78,7 +78,7 @@ class Fit(NamedTuple):
 
 def translate(variant: Variant, state: Mapping[str, Tensor], where: str = "") -> Translation:
     """`state` under the names of `variant`. WeightsError when no layout of the variant recognises it."""
-    for layout in variant.layouts:
+    for layout in _layouts(variant):
         if layout.matches(state):
             ignored = tuple(key for key in state if key.startswith(layout.ignores)) if layout.ignores else ()
             kept = {key: value for key, value in state.items() if key not in ignored}
@@ -89,6 +89,11 @@ def translate(variant: Variant, state: Mapping[str, Tensor], where: str = "") ->
         expected="one of the layouts " + ", ".join(layout.name for layout in variant.layouts),
         hint="`paretopose weights inspect FILE` shows what is in the file",
     )
+
+
+def _layouts(variant: Variant) -> tuple[Layout, ...]:
+    """The layouts of a variant; one that names none has its own names only."""
+    return variant.layouts or (Layout("own", matches=lambda keys: True, to_own=dict, from_own=dict),)
 
 
 def infer_joints(variant: Variant, state: Mapping[str, Tensor], **options: Any) -> int | None:
@@ -242,7 +247,7 @@ def _check(
 
 def _fit(variant: Variant, state: Mapping[str, Tensor]) -> list[Fit]:
     if variant.build is None or not any(layout.matches(state) for layout in variant.layouts):
-        return []
+        return []  # own names alone prove nothing
     layout, own, ignored = translate(variant, state)
     joints = infer_joints(variant, own)
     network = _on_meta(variant, num_joints=joints or 17)

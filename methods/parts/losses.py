@@ -133,7 +133,8 @@ def simcc_kl(pred: Sequence[Tensor], target: Sequence[Tensor], weight: Tensor, b
     joints (the official code; mmpose sums over persons).
     """
     axes = [
-        (torch.xlogy(t, t) - t * F.log_softmax(beta * z, dim=-1)).mean(dim=-1) for z, t in zip(pred, target, strict=True)
+        (torch.xlogy(t, t) - t * F.log_softmax(beta * z, dim=-1)).mean(dim=-1)
+        for z, t in zip(pred, target, strict=True)
     ]
     return (_by_joint(weight, pred[0]) * sum(axes)).mean()
 

@@ -10,6 +10,7 @@ from harness.cost.account import account
 from harness.cost.macs import parameters
 from harness.errors import UserError
 from harness.method import Predictor, Trainable, find_variant
+from harness.pose.decoders import decode
 from harness.pose.flip import average, flip_back
 from harness.pose.skeletons import COCO
 from harness.train.recipes import Progress, TrainBatch
@@ -63,9 +64,7 @@ def test_every_output_and_loss_equals_the_official_network(golden, golden_tools,
         assert float(value) == pytest.approx(float(stored[key]), rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name, stem", [("simplebaseline_r50_srhead", "res50"), ("hrnet_w32_srhead", "hrnet_w32")]
-)
+@pytest.mark.parametrize("name, stem", [("simplebaseline_r50_srhead", "res50"), ("hrnet_w32_srhead", "hrnet_w32")])
 def test_the_sr_head_equals_the_official_layers(golden, golden_tools, shared, name, stem):
     stored = golden(f"srpose_srhead_{stem}_256x192")["heatmap"]
     network = _build(name).eval()
@@ -156,15 +155,28 @@ def test_sizes_that_the_trunk_cannot_halve_and_regions_are_refused():
         _build("srpose_tiny").forward_raw(torch.zeros(1, 3, 128, 96), settings={}, rois=torch.zeros(1, 4))
 
 
-def test_the_vit_trunk_is_that_of_vitpose_and_takes_its_position_grid_from_another_size():
-    ours, theirs = _on_meta("vitpose_b_srhead"), _on_meta("vitpose_b")
-    shapes = {n: tuple(p.shape) for n, p in theirs.backbone.state_dict().items()}
-    assert {n: tuple(p.shape) for n, p in ours.backbone.state_dict().items()} == shapes
-    small = _build("vitpose_b_srhead", 2, (32, 32))
+def test_the_vit_trunk_answers_as_that_of_vitpose():
+    torch.manual_seed(0)
+    ours, theirs = _build("vitpose_b_srhead", 2, (32, 48)).eval(), _build("vitpose_b", 2, (32, 48)).eval()
+    ours.backbone.load_state_dict(theirs.backbone.state_dict())
+    images = torch.randn(2, 3, 32, 48)
+    with torch.inference_mode():
+        assert torch.allclose(ours.backbone.stages(images)[-1], theirs.backbone(images), atol=1e-5)
     positions = {"backbone.pos_embed": torch.randn(1, 17, 768), "backbone.norm.weight": torch.ones(768)}
-    state, notes = small.adapt_state(positions)
-    assert state.keys() == {"backbone.pos_embed"} and state["backbone.pos_embed"].shape == (1, 5, 768)
-    assert "4x4 to 2x2" in notes[0]
+    state, notes = ours.adapt_state(positions)
+    assert state.keys() == {"backbone.pos_embed"} and state["backbone.pos_embed"].shape == (1, 7, 768)
+    assert "4x4 to 2x3" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["srpose_r50", "srpose_hrnet_w32", "simplebaseline_r50_srhead", "hrnet_w32_srhead"])
+def test_a_pretrained_trunk_starts_every_tensor_of_the_trunk(name):
+    network, variant = _on_meta(name), find_variant(name)
+    trunk = network.backbone.state_dict()
+    layout = next(layout for layout in variant.layouts if layout.partial)
+    assert layout.matches(trunk) and layout.name == variant.recipes["official"].trunk
+    own = {key for key in network.state_dict() if key.startswith("backbone.")}
+    assert layout.to_own(trunk).keys() == own
+    assert next(layout for layout in variant.layouts if layout.matches(network.state_dict())).name == "official"
 
 
 def test_the_tiny_variant_is_small_and_every_tensor_gets_a_gradient():
@@ -175,3 +187,22 @@ def test_the_tiny_variant_is_small_and_every_tensor_gets_a_gradient():
     batch = _batch(torch.randn(2, 3, 128, 96), torch.rand(2, 17, 128, 96), torch.ones(2, 17))
     sum(network.losses(batch, Progress(0, 0, 1)).values()).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_the_tiny_variant_learns_a_point_to_the_pixel():
+    torch.manual_seed(0)
+    network = find_variant("srpose_tiny").build(num_joints=2, input_size=(64, 64))
+    points = torch.rand(8, 2, 2) * 44 + 10
+    x, y = torch.arange(64.0), torch.arange(64.0)[:, None]
+    near = (x - points[..., 0, None, None]).square() + (y - points[..., 1, None, None]).square()  # (8, 2, 64, 64)
+    images = 0.1 * torch.randn(8, 3, 64, 64) + torch.cat([near < 25, near[:, :1] < 0], dim=1)
+    batch = _batch(images, torch.exp(-near / (2 * 6.0**2)), torch.ones(8, 2))
+    optimiser = torch.optim.Adam(network.parameters(), lr=4e-3)
+    for step in range(80):
+        loss = sum(network.losses(batch, Progress(0, step, 1)).values())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.inference_mode():  # in training mode: after so few steps the running statistics lag behind
+        found, _ = decode(network.predict(images, {}).exits[0], "quarter")
+    assert float((torch.from_numpy(found) - points).norm(dim=-1).mean()) < 4  # one pixel of a map at stride 4
