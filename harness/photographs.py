@@ -49,7 +49,7 @@ def predict_photographs(
     device: str,
     progress: Progress,
 ) -> Written:
-    """Predict, draw and write predictions.json (COCO layout), results.json (COCO results) and one picture a photograph."""
+    """Predict, draw, write predictions.json (COCO layout), results.json (COCO results) and one picture a photograph."""
     runner, cell = _runner(method, assignments, weights, device)
     sizes = [image_size(path)[::-1] for path in files]
     by_file, ids = _boxes(boxes, files, sizes)

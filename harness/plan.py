@@ -52,7 +52,8 @@ class Plan:
     def to_rich(self) -> Table:
         """The plan as a table for the terminal."""
         minutes = "unknown (no cost records yet)" if self.minutes is None else f"about {self.minutes:.1f}"
-        caption = f"{self.passes} passes over {self.persons} persons to run; minutes: {minutes}; disk: {self.megabytes:.0f} MB"
+        work = f"{self.passes} passes over {self.persons} persons to run"
+        caption = f"{work}; minutes: {minutes}; disk: {self.megabytes:.0f} MB"
         table = Table(caption=caption)
         for head in ("cell", "pass", "cost", "accuracy", "latency"):
             table.add_column(head)

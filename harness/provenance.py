@@ -27,11 +27,19 @@ _STAGES: dict[str, tuple[str, ...]] = {
         "harness/pose/codecs.py",
     ),
     "score": ("harness/replay.py", "harness/score.py", "harness/pose/nms.py", "harness/accuracy"),
+    "train": (
+        "harness/train/loop.py", "harness/train/samples.py", "harness/train/schedules.py", "harness/data/augment.py",
+        "harness/data/crops.py", "harness/data/boxes.py", "harness/data/reading.py", "harness/pose/targets.py",
+        "harness/pose/codecs.py",
+    ),
+    "effects": ("harness/effects.py", "harness/accuracy/bootstrap.py", "harness/accuracy/ap.py"),
     "cost": (
         "harness/cost/macs.py", "harness/cost/witnesses.py", "harness/cost/free.py", "harness/cost/account.py",
         "harness/cost/conventions.py",
     ),
-    "latency": ("harness/cost/latency.py", "harness/cost/statistics.py", "harness/timing.py"),
+    "latency": (
+        "harness/cost/latency.py", "harness/cost/statistics.py", "harness/timing.py", "harness/timed_calls.py",
+    ),
 }
 # fmt: on
 
@@ -58,7 +66,7 @@ def _file_sha256(path: str, size: int, mtime: int) -> str:
 
 
 def code(stage: str, method_file: Path | None = None) -> str:
-    """Fingerprint of the code that `stage` (predict, score, cost, latency) runs, comments and layout left out.
+    """Fingerprint of the code that `stage` (predict, score, train, ...) runs, comments and layout left out.
 
     The method counts with its own file and the parts that it imports: another method's change re-runs nothing.
     """

@@ -2,7 +2,8 @@
 
 Torch-free. The arrays of a pass: `index` (N,) row of each person box; `keypoints:DECODING:OUTCOME` (N, K, 3) with
 OUTCOME `0`, `1` (exit without flip test) or `0+1` (exit of the plain + exit of the mirrored forward); `quality` and
-`quality_mirrored` (N,), `default_threshold` (N,) the network's own; `macs` and `macs_mirrored` (N, E) by exit; `trace_*` what the forward did.
+`quality_mirrored` (N,), `default_threshold` (N,) the network's own; `macs` and `macs_mirrored` (N, E) by exit;
+`trace_*` what the forward did.
 """
 
 from __future__ import annotations
@@ -83,12 +84,13 @@ def resolve_threshold(found: Pass, quality_threshold: Any, exit_rate: float | No
 def select(found: Pass, decoding: str, *, flip: bool, threshold: float | None = None) -> Selection:
     """Poses and cost under one setting of the select knobs.
 
-    A forward refines where its quality is below `threshold` (strictly, as SHaRPose does; a method with one exit ignores it).
+    A forward refines where its quality is below `threshold` (strictly; a method with one exit ignores it).
     """
-    count = len(found["index"])
-    names = ("", "_mirrored") if flip else ("",)
+    count, names = len(found["index"]), ("", "_mirrored") if flip else ("",)
     exits = np.zeros((count, len(names)), dtype=np.int64)
-    last = found["macs"].shape[1] - 1 if count else 0
+    if not count:
+        return Selection(np.zeros((0, 0, 3), dtype=np.float32), exits, exits, threshold)
+    last = found["macs"].shape[1] - 1
     for column, suffix in enumerate(names):
         if last and threshold is not None and f"quality{suffix}" in found:
             exits[:, column] = np.where(found[f"quality{suffix}"] < threshold, last, 0)
@@ -99,16 +101,16 @@ def select(found: Pass, decoding: str, *, flip: bool, threshold: float | None = 
         rows = (exits == outcome).all(axis=1)
         keypoints[rows] = _poses(found, decoding, outcome)[rows]
     macs = [np.take_along_axis(found[f"macs{s}"], exits[:, [c]], axis=1) for c, s in enumerate(names)]
-    return Selection(keypoints, exits, np.concatenate(macs, axis=1) if count else np.zeros((0, len(names))), threshold)
+    return Selection(keypoints, exits, np.concatenate(macs, axis=1), threshold)
 
 
 def _shape(found: Pass, decoding: str) -> tuple[int, ...]:
     shape = next((v.shape[1:] for k, v in found.items() if k.startswith(f"keypoints:{decoding}:")), None)
-    if shape is None and len(found["index"]):
+    if shape is None:
         raise MeasurementError(
             f"the stored pass has no poses decoded by {decoding}", hint="delete the pass and run again"
         )
-    return shape or (0, 3)
+    return shape
 
 
 def _poses(found: Pass, decoding: str, outcome: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness import provenance, replay
+from harness.ablation import effects_record, lines
 from harness.data.boxes import Boxes
 from harness.data.coco import Dataset
 from harness.errors import HarnessError, MeasurementError, SuiteError
@@ -22,6 +23,7 @@ from harness.sources import Sources, data_key
 from harness.store import SCHEMA, Record, Store, write_atomically
 from harness.suite import AccuracySpec, Cell, LatencySpec, Suite, expand
 from harness.train.checkpoints import open_variant
+from harness.trained import Training
 
 __all__ = ["Options", "Progress", "Row", "Run", "run_suite"]
 
@@ -49,11 +51,13 @@ class Run:
         self._predictors: dict[str, Predictor] = {}
         self._datasets: dict[str, Dataset | None] = {}
         self._inputs: dict[str, Inputs] = {}
+        self._trainings: dict[Row, Training] = {}
+        self.effects: Record | None = None
         self.rows = [self._row(cell) for cell in cells]
 
     def _row(self, cell: Cell) -> Row:
         try:
-            return fitted(cell, self.sources.weights_of(cell, self.suite.weights))
+            return self._to_train(cell) or fitted(cell, self.sources.weights_of(cell, self.suite.weights))
         except HarnessError as error:
             if self.options.fail_fast:
                 raise
@@ -68,6 +72,7 @@ class Run:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "command": provenance.command(),
             "rows": [row.to_json() for row in self.rows],
+            "effects": self.effects.id if self.effects else None,
         }
 
     # -- inputs ------------------------------------------------------------------------------------------------
@@ -177,6 +182,32 @@ class Run:
         result = account(network, settings_of(row.cell), paradigm=row.variant.paradigm)
         return self.store.put(Record.make("cost", self._cost_key(row), result))
 
+    # -- training ----------------------------------------------------------------------------------------------
+
+    def _to_train(self, cell: Cell) -> Row | None:
+        """The row of a cell whose weights are trained, finished ones attached; None for one that names files."""
+        if cell.train is None:
+            return None
+        training = Training.of(cell, self.sources, self.store)
+        row = Row(cell, training.variant, training.weights, "no weights (not trained yet)")
+        self._trainings[row] = training
+        return row
+
+    def train(self) -> None:
+        """Weights for the rows of a suite that trains; rows with the same network and seed share a training."""
+        groups: dict[str, list[Row]] = {}
+        for row, training in self._trainings.items():
+            if row.weights is None:
+                groups.setdefault(training.id, []).append(row)
+        for rows in groups.values():
+            with self.guard(rows, "training"):
+                self.progress.say(f"{rows[0].cell.label}, seed {rows[0].cell.seed}: training")
+                weights = self._trainings[rows[0]].run(self.options.device, self.options.workers)
+                for row in rows:
+                    row.weights = weights
+            for row in rows:
+                row.lacking = row.reasons.pop("training", row.lacking)
+
     # -- accuracy ----------------------------------------------------------------------------------------------
 
     def measure_accuracy(self, spec: AccuracySpec) -> None:
@@ -226,7 +257,7 @@ class Run:
         return provenance.content_id(self._base_key(row))
 
     def _joint_pass(self, rows: Sequence[Row], waiting: Sequence[Row], spec: AccuracySpec) -> None:
-        """Passes of `rows`, one for each run setting; planned for all of them, so that a later change finds its pass."""
+        """A pass for each run setting, planned for all `rows`, so that a later change of one finds its pass."""
         groups: dict[str, list[Row]] = {}
         for row in rows:
             groups.setdefault(provenance.content_id(settings_of(row.cell)), []).append(row)
@@ -249,6 +280,15 @@ class Run:
         settings = {"settings": dict(plan.settings), "flip": plan.flip, "all_exits": plan.all_exits}
         key = [{**self._base_key(row), **settings}, [d.name for d in plan.decodings]]
         return self.store.pass_folder(provenance.content_id(key))
+
+    def scored_pass(self, row: Row) -> replay.Pass | None:
+        """The stored pass that a row is scored from, None where there is none (no weights, no data, not predicted)."""
+        if row.weights is None or self.dataset(row) is None:
+            return None
+        key, settings = self.joint_key(row), settings_of(row.cell)
+        others = [r for r in self.rows if r.weights is not None and r.cell.data == row.cell.data]
+        group = [r for r in others if settings_of(r.cell) == settings and self.joint_key(r) == key]
+        return replay.load_pass(self._pass_folder(row, _plan(group)))
 
     def _predict(self, plans: Sequence[PassPlan], folders: Sequence[Path], row: Row) -> None:
         dataset, boxes, _ = self.inputs(row)
@@ -295,6 +335,13 @@ class Run:
         key = self._accuracy_key(row, spec)
         row.records["accuracy"] = self.store.put(Record.make("accuracy", key, result), arrays)
 
+    def measure_effects(self, spec: AccuracySpec) -> None:
+        """The record of what each swept knob does to AP, from the matches that are stored now."""
+        cells = sum("accuracy" in row.records for own in lines(self.rows).values() for row in own)
+        if cells:
+            with self.progress.task("effects of the swept knobs", cells) as advance:
+                self.effects = effects_record(self.rows, self.store, spec, lambda: advance(1))
+
     # -- latency -----------------------------------------------------------------------------------------------
 
     def measure_latency(self, spec: LatencySpec) -> None:
@@ -338,7 +385,10 @@ def run_suite(
             run.measure_cost()
         if suite.measure.accuracy:
             spec = suite.measure.accuracy
-            run.measure_accuracy(spec if isinstance(spec, AccuracySpec) else AccuracySpec())
+            spec = spec if isinstance(spec, AccuracySpec) else AccuracySpec()
+            run.train()
+            run.measure_accuracy(spec)
+            run.measure_effects(spec)
         if suite.measure.latency:
             timing = suite.measure.latency
             run.measure_latency(timing if isinstance(timing, LatencySpec) else LatencySpec())

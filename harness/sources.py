@@ -15,7 +15,7 @@ from harness.data.coco import Dataset
 from harness.errors import DataError, SuiteError, WeightsError, unknown_name
 from harness.method import PoseProtocol, find_variant
 from harness.provenance import PROJECT
-from harness.suite import Cell, DataSpec
+from harness.suite import Cell, DataSpec, TrainData, TrainSpec
 
 __all__ = ["QUICKSTART", "Sources", "assignments", "inside", "synthetic_folder"]
 
@@ -78,6 +78,7 @@ class Sources:
     def check(self, cells: Sequence[Cell]) -> None:
         """SuiteError for a --data or --weights that no cell uses: most likely a misspelt name."""
         roots = {c.data.root for c in cells}
+        roots |= {c.train.data.root for c in cells if c.train and isinstance(c.train.data, TrainData)}
         for name in self.data:
             if name not in roots:
                 what, hint = unknown_name("data root", name, roots)
@@ -88,6 +89,11 @@ class Sources:
                 raise SuiteError(
                     f"--weights {name}: the suite has no such variant", hint="see `paretopose plan`"
                 )
+        if self.weights and any(c.train for c in cells):
+            raise SuiteError(
+                f"--weights {next(iter(self.weights))}: this suite trains its networks",
+                hint="leave --weights out, or the suite's `train`",
+            )
 
     def dataset(self, spec: DataSpec) -> Dataset | None:
         """The data set of a suite, None when its root was not given. DataError when it cannot be read."""
@@ -111,6 +117,18 @@ class Sources:
     def dataset_or_synthetic(self, spec: DataSpec) -> Dataset:
         """The data set of a suite, or the built-in people when its root was not given: enough to take times with."""
         return self.dataset(spec) or _synthetic()
+
+    def training_set(self, spec: TrainSpec) -> Dataset:
+        """The images to train on. SuiteError when their root was not given, DataError when they cannot be read."""
+        if spec.data == "synthetic":
+            root, where = synthetic_folder("train"), TrainData()
+        elif spec.data.root in self.data:
+            root, where = self.data[spec.data.root], spec.data
+        else:
+            raise SuiteError("no training data", hint=f"--data {spec.data.root}=PATH")
+        name = "synthetic" if spec.data == "synthetic" else Path(where.images).name
+        dataset = _load(inside(root, where.annotations), inside(root, where.images), name)
+        return dataset if spec.limit is None else coco.limit(dataset, spec.limit)
 
     def boxes(self, spec: DataSpec, dataset: Dataset, protocol: PoseProtocol) -> Boxes:
         """Person boxes: cleaned ground truth, or a detection file below the data root."""

@@ -16,7 +16,7 @@ from harness.method import PoseProtocol, Variant, find_variant
 from harness.pose.codecs import check_codec
 from harness.suite_file import Marked, override, read, validate
 
-__all__ = ["AccuracySpec", "Cell", "DataSpec", "LatencySpec", "Suite", "expand", "load_suite"]
+__all__ = ["AccuracySpec", "Cell", "DataSpec", "LatencySpec", "Suite", "TrainData", "TrainSpec", "expand", "load_suite"]
 
 
 class _Frozen(BaseModel):
@@ -53,7 +53,7 @@ class AccuracySpec(_Frozen):
 class LatencySpec(_Frozen):
     """How milliseconds are measured; `scope` says what is inside the timer."""
 
-    scope: Literal["network", "crop+network+decode"] = "network"
+    scope: Literal["network", "crop+network+decode", "end-to-end"] = "network"
     batch: tuple[int, ...] = (1,)
     threads: int | None = Field(None, gt=0)
     rounds: int = Field(30, ge=3)
@@ -72,6 +72,27 @@ class MeasureSpec(_Frozen):
     accuracy: AccuracySpec | bool = True
     cost: bool = True
     latency: LatencySpec | bool = False
+
+
+class TrainData(_Frozen):
+    """The images to train on. `root` names a folder given as --data NAME=PATH."""
+
+    root: str = "coco"
+    annotations: str = "annotations/person_keypoints_train2017.json"
+    images: str = "train2017"
+
+
+class TrainSpec(_Frozen):
+    """How the networks of a suite are trained before they are measured, from random weights drawn from the seed."""
+
+    recipe: str
+    """`official`, `quick`: a recipe that every variant of the suite has"""
+    data: Literal["synthetic"] | TrainData = "synthetic"
+    limit: int | None = Field(None, gt=0)
+    """only the first N images"""
+    epochs: int | None = Field(None, gt=0)
+    """another length than the recipe's; milestones in proportion"""
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class MethodSpec(_Frozen):
@@ -106,7 +127,9 @@ class Suite(_Frozen):
     weights: str = ""
     """`quickstart`: the tiny weights of the project; otherwise only --weights names files"""
     design: Literal["grid", "one_factor", "leave_one_out"] = "grid"
-    seeds: tuple[int, ...] = (0,)
+    train: TrainSpec | None = None
+    """trains every network of the suite, once for each seed; without it weights are files"""
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
     report: ReportSpec = ReportSpec()
 
 
@@ -127,6 +150,9 @@ class Cell(_Frozen):
     """protocol fields (and `input_size`) that the suite sets itself; the others follow variant and weights"""
     swept: dict[str, Any] = Field(default_factory=dict)
     """the swept knobs and their values here, for tables and ablations"""
+    line: int = 0
+    """which of the suite's method lines it comes from; the first cell of a line is the base of its ablation"""
+    train: TrainSpec | None = None
 
     def network_key(self) -> dict[str, Any]:
         """What determines the network: variant, input size, build knobs."""
@@ -145,13 +171,40 @@ def load_suite(path: Path, assignments: Sequence[str] = (), limit: int | None = 
 def expand(suite: Suite, marked: Marked | None = None) -> list[Cell]:
     """The cells of a suite in the order of the file. SuiteError: unknown variant, knob, value or protocol field."""
     cells: list[Cell] = []
+    _check_seeds(suite, marked)
     for index, spec in enumerate(suite.methods):
         where = _Where(marked, index)
         variant = find_variant(spec.variant, where("variant"))
+        if suite.train is not None:
+            _check_recipe(variant, suite.train.recipe, marked.where(("train", "recipe")) if marked else "")
         for seed in suite.seeds:
             for values in _design(suite.design, spec, where):
-                cells.append(_cell(suite, spec, variant, values, seed, where))
+                cell = _cell(suite, spec, variant, values, seed, where)
+                cells.append(cell.model_copy(update={"line": index, "train": suite.train}))
     return cells
+
+
+def _check_seeds(suite: Suite, marked: Marked | None) -> None:
+    where = marked.where(("seeds",)) if marked else ""
+    if len(set(suite.seeds)) < len(suite.seeds):
+        raise SuiteError(f"seeds {list(suite.seeds)}", where=where, expected="each seed once")
+    if len(suite.seeds) > 1 and suite.train is None:
+        raise SuiteError(
+            f"{len(suite.seeds)} seeds, but nothing is trained",
+            where=where,
+            expected="one seed: without `train` every seed has the same weights",
+            hint="add `train: {recipe: ...}`",
+        )
+
+
+def _check_recipe(variant: Variant, name: str, where: str) -> None:
+    if not variant.recipes:
+        raise SuiteError(
+            f"{variant.name} has no training recipe", where=where, hint="`paretopose methods` lists what can be trained"
+        )
+    if name not in variant.recipes:
+        what, hint = unknown_name(f"recipe of {variant.name}", name, variant.recipes)
+        raise SuiteError(what, where=where, hint=hint)
 
 
 class _Where:

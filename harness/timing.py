@@ -1,63 +1,36 @@
-"""Latency of a suite's cells: the same real crops for all of them, in interleaved rounds."""
+"""Latency of a suite's cells: the same real persons for all of them, in interleaved rounds."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
+import torch
 
 from harness import provenance
-from harness.cost.latency import Execution, measure
-from harness.cost.machine import machine, machine_id
+from harness.cost.latency import Execution, LatencyResult, measure
+from harness.cost.machine import machine, machine_id, passing
+from harness.cost.statistics import kept_median
+from harness.cost.utilisation import utilisation
 from harness.data.boxes import from_ground_truth
-from harness.data.coco import Dataset
-from harness.data.crops import batches, iter_crops
-from harness.predict import Decoding, PassPlan, TopDownRunner
+from harness.errors import MeasurementError
+from harness.predict import TopDownRunner
 from harness.rows import Row, code_of, run_kind
 from harness.store import Record
 from harness.suite import LatencySpec
+from harness.timed_calls import TimedCall, Turn, inside_timer, turns
+from harness.timed_poses import pose_difference
 
 if TYPE_CHECKING:
     from harness.run import Run
 
-__all__ = ["attach_known", "measure_rows", "sample_crops", "timed_call"]
+__all__ = ["attach_known", "measure_rows"]
 
-_PERSONS = 64  # crops that a timed network cycles through, so that a data-dependent cost is met in its variety
-Crops = tuple[np.ndarray, np.ndarray, np.ndarray]  # pixels (B, H, W, 3) uint8, centers (B, 2), scales (B, 2)
-
-
-def sample_crops(runner: TopDownRunner, dataset: Dataset, batch: int) -> list[Crops]:
-    """Full batches of the first persons of a data set, repeated where it has fewer persons than one batch."""
-    stream = iter_crops(
-        dataset,
-        from_ground_truth(dataset),
-        input_size=runner.predictor.input_size,
-        udp=runner.codec.udp,
-        padding=runner.protocol.box_padding,
-        workers=0,
-        missing="skip",
-    )
-    most = max(1, _PERSONS // batch)
-    found: list[Crops] = [(b[1], b[2], b[3]) for b in itertools.islice(batches(stream, batch), most)]
-    full = [f for f in found if len(f[0]) == batch]
-    if full or not found:
-        return full
-    pixels, centers, scales = (np.resize(a, (batch, *a.shape[1:])) for a in found[0])
-    return [(pixels, centers, scales)]
-
-
-def timed_call(
-    runner: TopDownRunner, scope: str, settings: Mapping[str, Any], crops: Sequence[Crops]
-) -> Callable[[], object]:
-    """The call whose time is taken: the next batch of crops through what `scope` names."""
-    if scope == "network":
-        ready = itertools.cycle([runner.normalise(pixels) for pixels, _, _ in crops])
-        return lambda: runner.forward_many(next(ready), [settings])[0].exits[-1]
-    plan = PassPlan(settings, (Decoding.of(runner.protocol),), flip=runner.protocol.flip, all_exits=False)
-    turn = itertools.cycle(crops)
-    return lambda: runner.process(*next(turn), [plan])
+_DEPENDS = "its cost depends on the person, and no person was scored"
 
 
 def measure_rows(run: Run, rows: Sequence[Row], spec: LatencySpec, batch: int) -> None:
@@ -78,13 +51,64 @@ def measure_rows(run: Run, rows: Sequence[Row], spec: LatencySpec, batch: int) -
     if not callables:
         return
     run.progress.say(f"timing {len(callables)} networks at batch {batch}, at most {spec.seconds:g} s")
-    results = measure(callables, _execution(run, spec, batch))
-    reference = calls[next(iter(callables))][0].cell.label
+
+    def restart() -> None:
+        for call in callables.values():
+            call.restart()
+
+    before = passing()
+    with _image_threads(spec.threads):
+        results = measure(callables, _execution(run, spec, batch), before_rounds=restart)
+    about = {
+        "reference": calls[next(iter(callables))][0].cell.label,
+        "machine": facts,
+        "passing": {"before": before, "after": passing()},
+    }
     for identity, measured in results.items():
-        result = {**measured.to_dict(), "reference": reference, "machine": facts}
-        record = run.store.put(Record.make("latency", keys[calls[identity][0]], result))
-        for row in calls[identity]:
-            row.records[name] = record
+        own = calls[identity]
+        with run.guard(own, name):
+            result = {**_result(run, own, callables[identity], measured), **about}
+            record = run.store.put(Record.make("latency", keys[own[0]], result))
+            for row in own:
+                row.records[name] = record
+
+
+def _result(run: Run, rows: Sequence[Row], call: TimedCall, measured: LatencyResult) -> dict[str, Any]:
+    """The measurement, what stands beside it, and the check that the timed poses are the scored ones."""
+    protocol, kind = rows[0].cell.protocol, run_kind(rows[0].cell)
+    found = measured.to_dict()
+    found["execution"] |= kind
+    found["inside_timer"] = inside_timer(call.scope, protocol, call.batch)
+    persons = call.persons[: len(measured.samples)]
+    each = [(s.wall_ms / n, s.starved) for s, n in zip(measured.samples, persons, strict=True)]
+    per_person = kept_median([ms for ms, starved in each if not starved], [ms for ms, _ in each])
+    found |= {"persons_per_call": persons, "ms_per_person": asdict(per_person)}
+    found |= pose_difference(run, rows, call)
+    macs, reason = _macs(rows[0], call)
+    per_call = None if macs is None else macs * float(np.median(persons))
+    return found | utilisation(call, measured, call.runner.predictor, dtype=kind["dtype"], macs=per_call, reason=reason)
+
+
+def _macs(row: Row, call: TimedCall) -> tuple[float | None, str]:
+    """Multiply-accumulates of one person inside the timer, or why they are not known."""
+    cost, scored = row.records.get("cost"), row.records.get("accuracy")
+    if cost is None:
+        return None, "there is no cost record"
+    if not cost.result.get("trace"):
+        return float(cost.result["macs"]) * call.forwards, ""
+    mean = scored and scored.result.get("cost", {}).get("gmacs_per_forward", {}).get("mean")
+    return (1e9 * mean * call.forwards, "") if mean else (None, _DEPENDS)
+
+
+@contextmanager
+def _image_threads(threads: int | None) -> Iterator[None]:
+    """OpenCV has a pool of its own, which is to be as large as torch's."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(threads or torch.get_num_threads())
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def attach_known(run: Run, rows: Sequence[Row], spec: LatencySpec, batch: int) -> dict[Row, dict[str, Any]]:
@@ -113,11 +137,11 @@ def _execution(run: Run, spec: LatencySpec, batch: int) -> Execution:
 
 def _callables(
     run: Run, calls: Mapping[str, tuple[list[Row], dict[str, Any]]], spec: LatencySpec, batch: int
-) -> dict[str, Callable[[], object]]:
+) -> dict[str, TimedCall]:
     """What is timed, by call; each has run once, so that what cannot run is not among them."""
     runners: dict[str, TopDownRunner] = {}
-    crops: dict[str, list[Crops]] = {}
-    found: dict[str, Callable[[], object]] = {}
+    found: dict[str, TimedCall] = {}
+    work: dict[str, list[Turn]] = {}
     for identity, (rows, key) in calls.items():
         row = rows[0]
         with run.guard(rows, f"latency_b{batch}"):
@@ -125,15 +149,26 @@ def _callables(
             network = provenance.content_id(own)
             if network not in runners:
                 runners[network] = run.runner(row, run.build(row, row.weights))
-            runner = runners[network]
-            view = f"{runner.predictor.input_size} {runner.codec.udp} {runner.protocol.box_padding}"
-            if view not in crops:
-                dataset = run.dataset(row) or run.sources.dataset_or_synthetic(row.cell.data)
-                crops[view] = sample_crops(runner, dataset, batch)
-            call = timed_call(runner, spec.scope, key["settings"], crops[view])
-            call()
+            call = TimedCall(runners[network], spec.scope, key["settings"], _work(run, row, spec, batch, work), batch)
+            call.try_all()
             found[identity] = call
     return found
+
+
+def _work(run: Run, row: Row, spec: LatencySpec, batch: int, known: dict[str, list[Turn]]) -> list[Turn]:
+    """The persons that are timed: those of the row's own boxes, or the built-in people where its data are not here."""
+    data, protocol = row.cell.data, row.cell.protocol
+    name = f"{data.model_dump_json()} {protocol.box_cleaning} {protocol.box_score_threshold}"
+    if name not in known:
+        if run.dataset(row) is not None:
+            dataset, boxes, _ = run.inputs(row)
+        else:
+            dataset = run.sources.dataset_or_synthetic(data)
+            boxes = from_ground_truth(dataset)
+        known[name] = turns(dataset, boxes, batch, spec.scope)
+    if not known[name]:
+        raise MeasurementError("there is no person to time with", where=data.name, expected="images with person boxes")
+    return known[name]
 
 
 def _key(run: Run, row: Row, spec: LatencySpec, batch: int, facts: dict[str, Any]) -> dict[str, Any]:

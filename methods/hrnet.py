@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.method import Knob, Layout, Size, TopDownOutput, Trace, Variant
+from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts.heads import final_layer, final_layer_macs
 from methods.parts.hrnet import HRNet, HRNetShape
@@ -117,7 +117,7 @@ _QUICK = Recipe(
     schedule="cosine",
     warmup_steps=50,
     warmup_ratio=0.1,
-    target=TargetSpec("msra", 1.5, 4),
+    target=TargetSpec("unbiased", 1.5, 4),
     augmentation=Augmentation(scale=0.15, rotation=15.0, half_body=0.0),
     differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
 )
@@ -138,7 +138,7 @@ def _variant(width: int) -> Variant:
     )
 
 
-_TINY = HRNetShape(width=8, modules=(1, 1, 1), blocks=2, stem=16, planes=16, first_blocks=1)
+_TINY = HRNetShape(width=16, modules=(1, 1, 1), blocks=1, stem=32, planes=32, first_blocks=1)
 
 VARIANTS = (
     _variant(32),
@@ -148,6 +148,8 @@ VARIANTS = (
         method="hrnet",
         build=partial(_build, _TINY),
         input_size=(128, 96),
+        # at 32x24 a heatmap pixel is four image pixels: the sub-pixel step is worth more than on the published sizes
+        protocol=PoseProtocol(codec="unbiased", decoder="dark", blur_kernel=7),
         knobs=(_LOSS,),
         layouts=_LAYOUTS[:1],
         recipes={"quick": _QUICK, "official": _OFFICIAL},

@@ -273,7 +273,7 @@ _OFFICIAL = Recipe(
     milestones=(170, 200),
     warmup_steps=500,
     target=TargetSpec("udp", sigma=2.0, stride=4),
-    augmentation=Augmentation(dialect="mmpose0", scale=0.5, rotation=40.0, shift=0.4, shift_prob=0.3),
+    augmentation=Augmentation(dialect="mmpose0", scale=0.5, rotation=40.0, shift=0.2, shift_prob=0.3),
     trunk="mae",
     source="ViTAE-Transformer/ViTPose@c050ed2, configs/body/2d_kpt_sview_rgb_img/topdown_heatmap/coco/ViTPose_*",
     differs=("sigma 2 as for 256x192; 384x288 wants sigma 3",),

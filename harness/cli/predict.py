@@ -41,7 +41,8 @@ def predict(
         raise DataError("there is no such boxes file", where=str(boxes))
     progress = TerminalProgress()
     written = predict_photographs(
-        method, _files(images), weights=weights, boxes=boxes, out=out, assignments=set_, threshold=threshold, device=device, progress=progress
+        method, _files(images), weights=weights, boxes=boxes, out=out,
+        assignments=set_, threshold=threshold, device=device, progress=progress,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(written.coco))

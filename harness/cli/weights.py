@@ -72,6 +72,7 @@ def convert(
     out: Path = typer.Argument(help=".safetensors or .pth"),
     layout: str | None = typer.Option(None, help="layout to write; default: ours"),
     as_variant: str | None = typer.Option(None, "--as", help="variant, where more than one fits"),
+    half: bool = typer.Option(False, "--half", help="store float16: half the size, about three digits"),
     as_json: bool = typer.Option(False, "--json", help="as JSON"),
 ) -> None:
     """Write the same weights under our names or those of another layout."""
@@ -81,14 +82,17 @@ def convert(
 
     if out.suffix not in (".safetensors", ".pth"):
         raise UserError(f"cannot write {out.name}", expected="a name that ends in .safetensors or .pth")
-    variant = find_variant(as_variant) if as_variant else _only_fit(file, read(file)[0])
+    state, metadata = read(file)
+    variant = find_variant(as_variant) if as_variant else _only_fit(file, state)
     network, report = open_variant(variant, file)
     assert isinstance(network, torch.nn.Module) and report is not None
     target = _layout(variant, layout) if layout else None
     tensors = target.from_own(network.state_dict()) if target and target.from_own else network.state_dict()
+    if half:
+        tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     wanted = _wanted_protocol(variant, report.protocol)
     if out.suffix == ".safetensors":
-        write(out, tensors, {"variant": variant.name, "protocol": json.dumps(wanted)})
+        write(out, tensors, {**metadata, "variant": variant.name, "protocol": json.dumps(wanted)})
     else:
         _warn_of_lost_protocol(out, wanted, _wanted_protocol(variant, target.protocol if target else {}))
         torch.save(dict(tensors), out)

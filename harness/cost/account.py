@@ -14,7 +14,7 @@ from harness.cost.macs import Ledger, count, parameters
 from harness.errors import CounterDisagreement
 from harness.method import OneStageOutput, Predictor
 
-__all__ = ["Account", "account", "closed_form", "measure", "sample_input"]
+__all__ = ["Account", "account", "closed_form", "measure", "performed", "sample_input"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,13 @@ def closed_form(predictor: Predictor, settings: Mapping[str, Any], images: Any) 
     with torch.inference_mode():
         trace = _trace(predictor.predict(images, settings))
     return int(np.sum(predictor.macs(trace)))
+
+
+def performed(predictor: Predictor, output: Any, batch: int) -> int:
+    """Multiply-accumulates of the forward that gave `output`, in closed form, over all its `batch` images."""
+    trace = _trace(output)
+    macs = np.asarray(predictor.macs(trace))
+    return int(macs.sum()) if macs.ndim else int(macs) * batch
 
 
 def _trace(output: Any) -> dict[str, np.ndarray]:

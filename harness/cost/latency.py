@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from harness.cost.statistics import Quantile, quantile, stationary
+from harness.cost.statistics import Quantile, kept_median, quantile, stationary
 from harness.errors import MeasurementError
 
 __all__ = ["Execution", "LatencyResult", "Sample", "Stopwatch", "measure"]
@@ -115,9 +115,16 @@ Call = Callable[[], object]
 
 
 def measure(
-    callables: Mapping[str, Call], execution: Execution, *, stopwatch: Stopwatch | None = None
+    callables: Mapping[str, Call],
+    execution: Execution,
+    *,
+    stopwatch: Stopwatch | None = None,
+    before_rounds: Call = lambda: None,
 ) -> dict[str, LatencyResult]:
     """Times `callables` in interleaved rounds, in the order given and reversed every other round.
+
+    `before_rounds` is called between warm-up and rounds: who goes through several inputs begins again there, so that
+    a round is the same work for all.
 
     The first one is the reference of the ratios. Raises MeasurementError when nothing is given or the device is
     not there; a method whose samples were all starved has statistics with the value None and the reason.
@@ -130,6 +137,7 @@ def measure(
     with _fixed(execution) as settings:
         began = watch.read()[0]
         warm = {name: _warm_up(call, execution, watch, len(callables)) for name, call in callables.items()}
+        before_rounds()
         threads = settings["threads"] if execution.device == "cpu" else 0
         samples = _rounds(callables, execution, watch, threads, began)
     reference = samples[next(iter(callables))]
@@ -205,14 +213,6 @@ def _judged(samples: Sequence[Sample], threads: int) -> tuple[Sample, ...]:
     return tuple(Sample(s.round, s.wall_ms, s.cpu_ms, s.cpu_ratio < _STARVED * usual) for s in samples)
 
 
-def _median(kept: Sequence[float], every: Sequence[float]) -> Quantile:
-    """The median of the samples that were kept; where none was, that of all, without an interval and with a warning."""
-    if kept or not every:
-        return quantile(kept, 0.5)
-    reason = "the machine was busy: every sample was starved of the processor"
-    return replace(quantile(every, 0.5), low=None, high=None, reason=reason)
-
-
 def _result(
     own: Sequence[Sample],
     reference: Sequence[Sample] | None,
@@ -225,9 +225,9 @@ def _result(
     if reference is not None:
         pairs = list(zip(own, reference, strict=True))
         fed = [(a, b) for a, b in pairs if not (a.starved or b.starved)]
-        ratio = _median([a.wall_ms / b.wall_ms for a, b in fed], [a.wall_ms / b.wall_ms for a, b in pairs])
+        ratio = kept_median([a.wall_ms / b.wall_ms for a, b in fed], [a.wall_ms / b.wall_ms for a, b in pairs])
     return LatencyResult(
-        median=_median(kept, [s.wall_ms for s in own]),
+        median=kept_median(kept, [s.wall_ms for s in own]),
         p90=quantile(kept, 0.9),
         p99=quantile(kept, 0.99),
         ratio=ratio,

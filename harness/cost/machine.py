@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["machine", "machine_id", "passing"]
+__all__ = ["clocks", "machine", "machine_id", "passing"]
 
 
 def machine() -> dict[str, Any]:
@@ -42,12 +42,34 @@ def machine_id(facts: dict[str, Any] | None = None) -> str:
 
 
 def passing() -> dict[str, Any]:
-    """What may differ at the next run: load, clock, OpenMP's wait policy. Recorded, not part of the id."""
+    """What may differ at the next run: load, clocks, cores, OpenMP's wait policy. Recorded, not part of the id."""
+    mhz, source = clocks()
     return {
         "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-        "mhz": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"),
+        "mhz": mhz,
+        "mhz_source": source,
+        "cpus": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "omp": {name: os.environ[name] for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY") if name in os.environ},
     }
+
+
+def clocks(system: Path = Path("/")) -> tuple[list[float] | None, str]:
+    """Current frequency of every core in MHz and where it was read; None and why where nothing tells it.
+
+    `system` is the root of the file system.
+    """
+    # cpufreq counts in kHz; a virtual machine often has /proc/cpuinfo only
+    files = (system / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+    ordered = sorted(files, key=lambda p: int(p.parents[1].name.removeprefix("cpu")))
+    read = [_first_line(str(p)) for p in ordered]
+    if read and all(text and text.isdigit() for text in read):
+        return [int(text or 0) / 1e3 for text in read], "cpufreq"
+    try:
+        lines = (system / "proc/cpuinfo").read_text().splitlines()
+        found = [float(line.partition(":")[2]) for line in lines if line.lower().startswith("cpu mhz")]
+    except (OSError, ValueError):
+        found = []
+    return (found, "cpuinfo") if found else (None, "the system tells no frequency")
 
 
 def _first_line(path: str) -> str | None:

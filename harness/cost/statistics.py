@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 from scipy.stats import binom
 
-__all__ = ["Quantile", "quantile", "stationary"]
+__all__ = ["Quantile", "kept_median", "quantile", "stationary"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,14 @@ def _needed(q: float, confidence: float) -> int:
     """Fewest samples with an interval: both extremes must be allowed to be bounds."""
     tail = (1 - confidence) / 2
     return ceil(np.log(tail) / np.log(max(q, 1 - q)) - 1e-12)
+
+
+def kept_median(kept: Sequence[float], every: Sequence[float]) -> Quantile:
+    """The median of the samples that were kept; where none was, that of all, without an interval and with a warning."""
+    if kept or not every:
+        return quantile(kept, 0.5)
+    reason = "the machine was busy: every sample was starved of the processor"
+    return replace(quantile(every, 0.5), low=None, high=None, reason=reason)
 
 
 def stationary(times: Sequence[float], window: int = 5, tolerance: float = 0.05) -> bool:

@@ -1,0 +1,77 @@
+"""The poses that were produced while timing against those that were scored: the same work was timed as was judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness import replay
+from harness.errors import MeasurementError
+from harness.predict import Decoding
+from harness.rows import Row
+from harness.timed_calls import TimedCall
+
+if TYPE_CHECKING:
+    from harness.run import Run
+
+__all__ = ["LARGEST_PX", "difference", "pose_difference"]
+
+LARGEST_PX = 0.1  # what another batch size may move a float32 pose by
+_UNDECIDED = 1e-4  # of a quality threshold: so near to it, the batch decides which exit a person takes
+
+
+def pose_difference(run: Run, rows: Sequence[Row], call: TimedCall) -> dict[str, Any]:
+    """`pose_difference_px` of a timed call and the stored pass of the first of `rows` that has one, or the reason.
+
+    Raises MeasurementError when float32 poses differ by more than LARGEST_PX.
+    """
+    row, found = next(((r, p) for r in rows if (p := run.scored_pass(r)) is not None), (None, None))
+    if row is None or found is None:
+        return {"pose_difference_px": None, "pose_difference_reason": "no poses of this row were scored"}
+    chosen, decided = _scored(row, found, flip=call.scope != "network" and row.cell.protocol.flip)
+    timed_rows, timed = call.poses(Decoding.of(row.cell.protocol))
+    largest, count = difference(timed_rows, timed, found["index"][decided], chosen.keypoints[decided])
+    if largest is None:
+        return {"pose_difference_px": None, "pose_difference_reason": "none of the timed persons was scored"}
+    if row.cell.run["dtype"] == "float32" and not largest <= LARGEST_PX:
+        raise MeasurementError(
+            f"the poses produced while timing differ from the scored ones by up to {largest:.3g} px",
+            where=row.cell.label,
+            expected=f"at most {LARGEST_PX} px, what another batch size does",
+            hint="what was timed is not what was scored: delete the pass and run again",
+        )
+    return {"pose_difference_px": largest, "pose_difference_persons": count}
+
+
+def difference(
+    timed_rows: np.ndarray, timed: np.ndarray, scored_rows: np.ndarray, scored: np.ndarray
+) -> tuple[float | None, int]:
+    """(largest distance in pixels over the joints of the persons in both, how many these are).
+
+    Rows (N,), (M,) of the boxes, poses (N, K, 3), (M, K, 3); a joint that is nan in one only is infinitely far.
+    """
+    place = {int(row): at for at, row in enumerate(scored_rows)}
+    both = [(i, place[int(row)]) for i, row in enumerate(timed_rows) if int(row) in place]
+    if not both:
+        return None, 0
+    ours, theirs = (np.array(column) for column in zip(*both))
+    a, b = timed[ours, :, :2].astype(np.float64), scored[theirs, :, :2].astype(np.float64)
+    apart = np.linalg.norm(a - b, axis=-1)
+    unlike = np.isnan(a).any(axis=-1) != np.isnan(b).any(axis=-1)
+    apart = np.where(unlike, np.inf, np.nan_to_num(apart, nan=0.0, posinf=np.inf))
+    return float(apart.max()), len(set(scored_rows[theirs].tolist()))
+
+
+def _scored(row: Row, found: replay.Pass, *, flip: bool) -> tuple[replay.Selection, np.ndarray]:
+    """The scored selection (without its flip test where that was not timed), and which persons' exits are certain."""
+    threshold, decided = None, np.ones(len(found["index"]), dtype=bool)
+    if "quality" in found:
+        select = row.cell.select
+        threshold = replay.resolve_threshold(found, select.get("quality_threshold"), select.get("exit_rate"))
+        names = ("quality", "quality_mirrored") if flip else ("quality",)
+        for name in names if np.isfinite(threshold) else ():
+            decided &= ~(np.abs(found[name] - threshold) <= _UNDECIDED * max(1.0, abs(threshold)))
+    chosen = replay.select(found, Decoding.of(row.cell.protocol).name, flip=flip, threshold=threshold)
+    return chosen, decided
