@@ -30,6 +30,7 @@ from harness.errors import DataError
 __all__ = ["Ablation", "Effect", "Estimate", "Outcome", "Setting", "ablation"]
 
 Levels = Mapping[str, Any]
+Progress = Callable[[], None]
 _TAILS = (0.025, 0.975)
 
 
@@ -44,9 +45,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number in units of AP 0..1 with its interval; bounds are None when there were no, or too few, resamples."""
+    """A number in units of AP 0..1 with its interval; bounds are None when there were no, or too few, resamples,
+    `value` where AP is not defined (nobody to find).
+    """
 
-    value: float
+    value: float | None
     low: float | None = None
     high: float | None = None
     p: float | None = None
@@ -93,7 +96,7 @@ def ablation(
     *,
     n: int = 1000,
     seed: int = 0,
-    progress: Callable[[], None] | None = None,
+    progress: Progress | None = None,
 ) -> Ablation | None:
     """Effects of the factors of `base` over `outcomes`, all scored on the same images; None without a scored base.
 
@@ -115,7 +118,7 @@ def ablation(
 class _Table:
     """AP of every setting and seed: values (S,) and samples (S, n) by setting, nan where a seed is missing."""
 
-    def __init__(self, outcomes: Sequence[Outcome], n: int, seed: int, progress: Callable[[], None] | None) -> None:
+    def __init__(self, outcomes: Sequence[Outcome], n: int, seed: int, progress: Progress | None) -> None:
         self.seeds = sorted({o.seed for o in outcomes})
         self.levels = list({_key(o.levels): o.levels for o in outcomes}.values())
         self.settings = {_key(levels): i for i, levels in enumerate(self.levels)}
@@ -153,9 +156,10 @@ class _Table:
         pairs = []
         for i, levels in enumerate(self.levels):
             partner = self.settings.get(_key({**levels, factor: base}))
-            if _key(levels[factor]) == _key(level) and partner is not None:
-                if np.isfinite(self.values[i] - self.values[partner]).any():
-                    pairs.append((i, partner))
+            if _key(levels[factor]) != _key(level) or partner is None:
+                continue
+            if np.isfinite(self.values[i] - self.values[partner]).any():
+                pairs.append((i, partner))
         return pairs
 
     def _difference(self, pairs: Sequence[tuple[int, int]]) -> Estimate:
@@ -186,6 +190,8 @@ def _over_seeds(samples: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 def _estimated(value: float, samples: np.ndarray) -> Estimate:
+    if not np.isfinite(value):
+        return Estimate(None)
     defined = samples[np.isfinite(samples)]
     if not len(defined) or len(defined) < len(samples) / 2:
         return Estimate(value)

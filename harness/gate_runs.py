@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.errors import DataError
@@ -20,6 +21,7 @@ def judge(baseline: Snapshot, candidate: Snapshot, limits: Limits) -> list[Verdi
     known = {row.label for row in baseline.rows}
     _check_contexts([(row, theirs[row.label]) for row in baseline.rows if row.label in theirs])
     found = [v for row in baseline.rows for v in _judge_row(row, theirs.get(row.label), limits)]
+    found += _judge_references(baseline, candidate, limits)
     fresh = [row for row in candidate.rows if row.label not in known]
     return found + [Verdict(m, row.label, "new", note="no baseline") for row in fresh for m in _judged_metrics(row)]
 
@@ -47,8 +49,10 @@ def _judge_row(row: Row, other: Row | None, limits: Limits) -> Iterator[Verdict]
         reason = other.reasons.get("cost", "no cost was counted")
         yield judge_cost(row.label, row.cost, other.cost) if other.cost else _unmeasured("cost", row.label, reason)
     for metric, speed in row.speed.items():
+        if speed.reference == row.label and metric in other.speed:
+            continue  # judged by all the others, below
         if metric in other.speed:
-            yield from _judge_latency(metric, row.label, speed, other.speed[metric], limits)
+            yield _judge_latency(metric, row.label, speed, other.speed[metric], limits)
         else:
             yield _unmeasured(metric, row.label, other.reasons.get(metric, "no time was taken"))
     new = set(_judged_metrics(other)) - set(_judged_metrics(row))
@@ -66,18 +70,43 @@ def _judge_accuracy(label: str, baseline: Accuracy, other: Row, limits: Limits) 
     return judge_ap(label, unpack(baseline.matches, label), unpack(candidate.matches, label), limits)
 
 
-def _judge_latency(metric: str, label: str, baseline: Speed, candidate: Speed, limits: Limits) -> Iterator[Verdict]:
-    """Nothing for the reference network itself: it is what the others are measured by."""
-    if baseline.reference == label and candidate.reference == label:
-        return
+def _judge_latency(metric: str, label: str, baseline: Speed, candidate: Speed, limits: Limits) -> Verdict:
     for name, side in (("baseline", baseline), ("candidate", candidate)):
         if not side.runs:
-            yield _unmeasured(metric, label, f"{name}: {side.reason or 'no round was measured'}")
-            return
-    yield judge_speed(
-        label, baseline.runs, candidate.runs, limits, metric=metric,
-        other_machine=other_machine(baseline.machine, candidate.machine),
-    )  # fmt: skip
+            return _unmeasured(metric, label, f"{name}: {side.reason or 'no round was measured'}")
+    other = other_machine(baseline.machine, candidate.machine)
+    return judge_speed(label, baseline.runs, candidate.runs, limits, metric=metric, other_machine=other)
+
+
+def _judge_references(baseline: Snapshot, candidate: Snapshot, limits: Limits) -> Iterator[Verdict]:
+    """The time of each reference network, by the inverse ratios: it is slower when all others are faster than before.
+
+    With a single other network that cannot be told from this one having become faster, and is inconclusive.
+    """
+    theirs = {row.label: row.speed for row in candidate.rows}
+    inverse: dict[tuple[str, str], list[Verdict]] = {}
+    for row in baseline.rows:
+        for metric, speed in row.speed.items():
+            found = theirs.get(row.label, {}).get(metric)
+            if found is not None and speed.runs and found.runs:
+                before, after = (s.model_copy(update={"runs": _inverse(s.runs)}) for s in (speed, found))
+                verdict = _judge_latency(metric, speed.reference, before, after, limits)
+                inverse.setdefault((speed.reference, metric), []).append(verdict)
+    for seen in inverse.values():
+        yield _reference_verdict(seen)
+
+
+def _inverse(runs: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(1 / ratio for ratio in run) for run in runs)
+
+
+def _reference_verdict(seen: Sequence[Verdict]) -> Verdict:
+    """The mildest of the verdicts against each other network; shown are the figures of that one."""
+    mildest = min(seen, key=lambda v: ("pass", "inconclusive", "regression", "unmeasured").index(v.verdict))
+    note = "relative to the other networks"
+    if mildest.verdict == "regression" and len(seen) == 1:
+        return replace(mildest, verdict="inconclusive", note="it became slower, or the only other network faster")
+    return replace(mildest, note="; ".join(n for n in (note, mildest.note) if n))
 
 
 def other_machine(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -90,7 +119,7 @@ def _unmeasured(metric: str, label: str, reason: str, baseline: float | None = N
 
 
 def _judged_metrics(row: Row) -> list[str]:
-    """What the gate judges of a row: not the time of the reference network itself."""
+    """What the gate judges of a row by itself: not the time of the reference network."""
     measured = {"ap": row.accuracy, "cost": row.cost}
     timed = [metric for metric, speed in row.speed.items() if speed.reference != row.label]
     return [metric for metric, found in measured.items() if found is not None] + timed

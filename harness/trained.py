@@ -1,4 +1,4 @@
-"""Training inside a suite: each distinct network, size, recipe, data set and seed is trained once and kept in the store.
+"""Training inside a suite: each distinct network, recipe, data set and seed is trained once and kept in the store.
 
 STORE/trained/ID/ holds VARIANT.safetensors (written last: its presence means that the training is finished), the log,
 and while a training is under way its newest states, from which it goes on after a kill.

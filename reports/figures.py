@@ -1,9 +1,9 @@
-"""Trade-off figures: accuracy against cost with their uncertainty, the Pareto front, labels that do not collide."""
+"""Figures: accuracy against cost with uncertainty, front and labels that do not collide; samples of latencies."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,12 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from reports import quantities as q
 from reports.labels import Box, place
 from reports.model import Value
 from reports.points import Axis, Point, axis_of, curves, pareto, points
-from reports.rows import RowData
+from reports.rows import RowData, plain_text
+from reports.tables import latency_names
 
-__all__ = ["save", "tradeoff"]
+__all__ = ["latency_distributions", "save", "tradeoff"]
 
 _LOG_RANGE = 10.0
 _MOST_LABELS = 40  # beyond, the front and then the first rows; the table has them all
@@ -55,14 +57,18 @@ def _describe(axes: Axes, found: Sequence[Point], across: Axis, up: Axis) -> Non
     axes.set_ylabel(_titled(up, [p.y for p in found]))
     xs = [p.at[0] for p in found]
     if min(xs) > 0 and max(xs) / min(xs) > _LOG_RANGE:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _logarithmic(axes)
     axes.grid(True, color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.margins(0.12)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _titled(axis: Axis, values: Sequence[Value]) -> str:
@@ -202,6 +208,72 @@ def _lead(axes: Axes, anchor: tuple[float, float], box: Box) -> None:
 def _legible(text: str) -> str:
     """Text as it is: a dollar starts no formula, a leading underscore hides no legend entry."""
     return (f" {text}" if text.startswith("_") else text).replace("$", r"\$")
+
+
+# -- latencies -----------------------------------------------------------------------------------------------------
+
+
+def latency_distributions(rows: Sequence[RowData]) -> Figure | None:
+    """Every timed sample in milliseconds: one panel for each batch size, one strip for each row; None without samples.
+
+    Hollow: samples that were starved of the processor and carry no statistic. The bar is the median with its 95 %
+    interval. Logarithmic when a panel spans more than a factor of ten.
+    """
+    panels = {n: [(r, r.result(n)) for r in rows if r.result(n).get("samples")] for n in latency_names(rows)}
+    panels = {name: found for name, found in panels.items() if found}
+    if not panels:
+        return None
+    heights = [0.34 * len(found) + 0.9 for found in panels.values()]
+    with matplotlib.rc_context({"font.size": 9, "axes.linewidth": 0.8, "font.family": "DejaVu Sans"}):
+        figure = Figure(figsize=(7.2, sum(heights) + 0.5), dpi=150, layout="constrained")
+        grid = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (name, found) in zip(grid, panels.items(), strict=True):
+            _draw_strips(axes, name, found)
+        handles, names = grid[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper left", ncols=3, frameon=False)
+    return figure
+
+
+def _draw_strips(axes: Axes, name: str, found: Sequence[tuple[RowData, Mapping[str, Any]]]) -> None:
+    jitter = np.random.default_rng(0)
+    methods = list(dict.fromkeys(row.method for row, _ in found))
+    for at, (row, result) in enumerate(found):
+        colour = _COLOURS[methods.index(row.method) % len(_COLOURS)]
+        times = np.array([s["wall_ms"] for s in result["samples"]], dtype=np.float64)
+        starved = np.array([bool(s.get("starved")) for s in result["samples"]])
+        places = at + jitter.uniform(-0.22, 0.22, len(times))
+        style: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 3.5, "color": colour}
+        axes.plot(times[~starved], places[~starved], **style, markeredgewidth=0, alpha=0.55, zorder=2)
+        axes.plot(times[starved], places[starved], **style, markerfacecolor="none", markeredgewidth=0.7, zorder=2)
+        _draw_median(axes, at, q.from_latency(row, name, "median"))
+    # the legend is of shapes: neutral, whatever the first row's colour and samples
+    legend: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 3.5, "color": "0.3"}
+    axes.plot([], [], **legend, markeredgewidth=0, label="timed call")
+    axes.plot([], [], **legend, markerfacecolor="none", label="rejected: starved of the processor")
+    axes.plot([], [], color="black", linewidth=1.2, label="median, 95 % interval")
+    _describe_strips(axes, name, found)
+
+
+def _draw_median(axes: Axes, at: int, median: Value) -> None:
+    if median.value is None:
+        return
+    axes.plot([median.value] * 2, [at - 0.32, at + 0.32], color="black", linewidth=1.2, zorder=3)
+    if median.low is not None and median.high is not None:
+        axes.plot([median.low, median.high], [at, at], color="black", linewidth=1.2, zorder=3)
+
+
+def _describe_strips(axes: Axes, name: str, found: Sequence[tuple[RowData, Mapping[str, Any]]]) -> None:
+    execution = found[0][1].get("execution") or {}
+    axes.set_yticks(range(len(found)), [_legible(row.label) for row, _ in found], fontsize=_FONT)
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    times = [s["wall_ms"] for _, result in found for s in result["samples"]]
+    if min(times) > 0 and max(times) / min(times) > _LOG_RANGE:
+        _logarithmic(axes)
+    what = plain_text(execution.get("scope", "one call"))
+    axes.set_xlabel(f"ms, {what}, batch {name.removeprefix('latency_b')}, {plain_text(execution.get('device', '?'))}")
+    axes.grid(True, axis="x", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 # -- files ---------------------------------------------------------------------------------------------------------

@@ -102,8 +102,33 @@ def _latency(rows: Sequence[RowData]) -> list[str]:
     for row in rows:
         for name in row.records:
             if name.startswith("latency"):
-                lines.append(_execution(row.result(name)))
-    return _distinct(lines)
+                lines += [_execution(row.result(name)), *_peak(row.result(name))]
+    return [*_distinct(lines), *_poses(rows)]
+
+
+def _peak(result: Mapping[str, Any]) -> list[str]:
+    """What the share of the peak is a share of."""
+    peaks = (result.get("roofline") or {}).get("peaks") or []
+    if not peaks:
+        return []
+    rates = "; ".join(
+        f"{plain_text(p.get('dtype'))}, {plain_text(p.get('threads'))} threads: matrix product "
+        f"{p.get('gemm', 0):.0f}, 3x3 convolution {p.get('convolution', 0):.0f}"
+        for p in peaks
+    )
+    return [
+        f"Machine's peak: the larger of its own rates in gmacs per second, measured in the same run ({rates}); the "
+        f"share is the median call's. Memory: weights and what one call adds, 1e6 bytes."
+    ]
+
+
+def _poses(rows: Sequence[RowData]) -> list[str]:
+    """How far what was timed is from what was scored."""
+    found = [row.result(name).get("pose_difference_px") for row in rows for name in row.records]
+    largest = max((f for f in found if f is not None), default=None)
+    if largest is None:
+        return []
+    return [f"Poses produced while timing differ from the scored ones by at most {largest:.2g} px."]
 
 
 def _execution(result: Mapping[str, Any]) -> str:
@@ -113,12 +138,14 @@ def _execution(result: Mapping[str, Any]) -> str:
     gpus = machine.get("gpus") or []
     hardware = plain_text(gpus[0]) if on.startswith("cuda") and gpus else plain_text(machine.get("cpu", "unknown CPU"))
     persons = "person" if execution.get("batch") == 1 else "persons"
+    call = f"{execution.get('batch', '?')} {persons}" if execution.get("scope") != "end-to-end" else "one image"
     threads = settings.get("threads", execution.get("threads"))
     reference = plain_text(result.get("reference", "the first row"))
+    inside = plain_text(result.get("inside_timer") or execution.get("scope", "?"))
     return (
-        f"ms: median of one call of {execution.get('batch', '?')} {persons}, with its 95 % interval (order "
+        f"ms: median of one call of {call}, with its 95 % interval (order "
         f"statistics); "
-        f"inside the timer: {plain_text(execution.get('scope', '?'))}; {on} ({hardware}), threads: {threads}, "
+        f"inside the timer: {inside}; {on} ({hardware}), threads: {threads}, "
         f"{plain_text(execution.get('dtype', '?'))}, {plain_text(execution.get('runtime', '?'))}, up to "
         f"{execution.get('rounds', '?')} interleaved rounds; ratio: to {reference}."
     )

@@ -9,7 +9,19 @@ from typing import Any
 from reports.model import NOT_HERE, Value
 from reports.rows import RowData, plain_text
 
-__all__ = ["boxes", "from_latency", "gmacs", "params", "refined_share", "stat", "train_only_params", "varies"]
+__all__ = [
+    "boxes",
+    "energy",
+    "from_latency",
+    "gmacs",
+    "params",
+    "peak_memory",
+    "peak_share",
+    "refined_share",
+    "stat",
+    "train_only_params",
+    "varies",
+]
 
 _SHORT = ("no weights", "no data")
 
@@ -84,7 +96,7 @@ def boxes(row: RowData) -> Value:
 
 
 def from_latency(row: RowData, name: str, quantity: str) -> Value:
-    """`median`, `p90`, `p99` (ms per call) or `ratio` to the reference, of the latency record `name`."""
+    """Of the latency record `name`: `median`, `p90`, `p99` (ms per call), `ms_per_person`, `ratio` to the reference."""
     if name not in row.records:
         return _absent(row, name)
     result = row.result(name)
@@ -98,7 +110,33 @@ def from_latency(row: RowData, name: str, quantity: str) -> Value:
     notes = [plain_text(found["reason"])] if found.get("reason") else []
     if quantity == "median" and result.get("warmed_up") is False:
         notes.append("the warm-up did not become stationary")
+    warning = _mapping(result.get("roofline")).get("warning")
+    if quantity == "median" and warning:
+        notes.append(plain_text(warning))
     return replace(value, note="; ".join(notes))
+
+
+def peak_memory(row: RowData, name: str) -> Value:
+    """Megabytes (1e6 bytes) of the weights and of what one call adds."""
+    return _beside(row, name, row.result(name).get("peak_memory_mb"), "memory")
+
+
+def energy(row: RowData, name: str) -> Value:
+    """Joules of one call."""
+    return _beside(row, name, _mapping(row.result(name).get("energy")).get("joules_per_call"), "energy")
+
+
+def peak_share(row: RowData, name: str) -> Value:
+    """Per cent of the rate that the machine reached in a matrix product or convolution."""
+    return _beside(row, name, _mapping(row.result(name).get("roofline")).get("share"), "roofline", scale=100)
+
+
+def _beside(row: RowData, name: str, number: Any, part: str, scale: float = 1.0) -> Value:
+    """A number of a latency record beside its milliseconds, or the reason that its `part` tells."""
+    if name not in row.records:
+        return _absent(row, name)
+    reason = _mapping(row.result(name).get(part)).get("reason")
+    return Value.missing(plain_text(reason)) if number is None and reason else Value.number(number, scale=scale)
 
 
 def _absent(row: RowData, name: str) -> Value:

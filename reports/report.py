@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.store import Store, write_atomically
+from reports.ablation import Ablated, load_ablations, stems
 from reports.formats import escape_markdown, to_csv, to_latex, to_markdown
 from reports.model import Table
 from reports.rows import RowData, load_rows, plain_text
 from reports.tables import build_table
 
-__all__ = ["table_of", "write_report"]
+__all__ = ["ablation_tables", "table_of", "write_report"]
 
 
 def table_of(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> Table:
@@ -23,32 +24,50 @@ def table_of(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> Table:
     return build_table(rows, title=_title(suite), published=bool(report.get("published")))
 
 
+def ablation_tables(store: Store, manifest: Mapping[str, Any], rows: Sequence[RowData]) -> list[Table]:
+    """The tables of the ablations of a run, in the order of its suite; none where nothing was swept."""
+    return [table for _, table in stems(load_ablations(store, manifest, rows))]
+
+
 def write_report(store: Store, manifest: Mapping[str, Any], folder: Path, *, figures: bool = True) -> list[Path]:
     """Write report.md, table.csv, table.tex and the figures into `folder`; the files, report.md first.
 
     The same manifest and records give the same bytes. Raises UserError for what is no run manifest.
     """
     rows = load_rows(store, manifest)
-    table = table_of(rows, manifest)
+    table, ablations = table_of(rows, manifest), load_ablations(store, manifest, rows)
     drawn = _draw(rows, manifest) if figures else {}
-    page = _page(rows, manifest, table, [name for name in drawn if name.endswith(".png")], figures)
-    files = {"report.md": page.encode(), "table.csv": to_csv(table).encode(), "table.tex": to_latex(table).encode()}
+    page = _page(rows, manifest, table, [name for name in drawn if name.endswith(".png")], ablations, figures)
+    files = {"report.md": page.encode()}
+    for stem, shown in [("table", table), *stems(ablations)]:
+        files |= {f"{stem}.csv": to_csv(shown).encode(), f"{stem}.tex": to_latex(shown).encode()}
+    if figures:
+        drawn |= _draw_effects(ablations)
     for name, data in {**files, **drawn}.items():
         write_atomically(folder / name, data)
     return [folder / name for name in (*files, *drawn)]
 
 
 def _draw(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> dict[str, bytes]:
-    from reports.figures import save, tradeoff
+    from reports.figures import latency_distributions, save, tradeoff
     from reports.points import figure_axes
 
     axes = ((manifest.get("suite") or {}).get("report") or {}).get("axes") or ("gmacs", "ap")
     files: dict[str, bytes] = {}
-    for stem, x, y in figure_axes(rows, axes):
-        figure = tradeoff(rows, x=x, y=y)
+    drawn = {stem: tradeoff(rows, x=x, y=y) for stem, x, y in figure_axes(rows, axes)}
+    drawn["latency_distributions"] = latency_distributions(rows)
+    for stem, figure in drawn.items():
         if figure is not None:
             files |= {f"{stem}.{kind}": data for kind, data in save(figure).items()}
     return files
+
+
+def _draw_effects(ablations: Sequence[Ablated]) -> dict[str, bytes]:
+    from reports.figures import save
+    from reports.forest import forest
+
+    figure = forest(ablations)
+    return {f"forest.{kind}": data for kind, data in save(figure).items()} if figure else {}
 
 
 def _title(suite: Mapping[str, Any]) -> str:
@@ -57,7 +76,12 @@ def _title(suite: Mapping[str, Any]) -> str:
 
 
 def _page(
-    rows: Sequence[RowData], manifest: Mapping[str, Any], table: Table, pictures: Sequence[str], figures: bool
+    rows: Sequence[RowData],
+    manifest: Mapping[str, Any],
+    table: Table,
+    pictures: Sequence[str],
+    ablations: Sequence[Ablated],
+    figures: bool,
 ) -> str:
     suite = manifest.get("suite") or {}
     parts = [f"# {escape_markdown(_title(suite))}"]
@@ -67,8 +91,18 @@ def _page(
     parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in pictures]
     if figures and not pictures:
         parts.append("No figure: no row has both an AP and a cost.")
+    parts += _ablation_section(ablations, figures)
     parts += ["## All columns", to_markdown(replace(table, title="", remarks=())).rstrip()]
     return "\n\n".join([*parts, "## How to reproduce", *_origin(rows, manifest)]) + "\n"
+
+
+def _ablation_section(ablations: Sequence[Ablated], figures: bool) -> list[str]:
+    parts = []
+    for _, shown in stems(ablations):
+        parts += [f"## {escape_markdown(shown.title)}", to_markdown(replace(shown, title="")).rstrip()]
+    if figures and any(ablated.effects for ablated in ablations):
+        parts.append("![effects](forest.png)")
+    return parts
 
 
 def _origin(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> list[str]:

@@ -32,6 +32,7 @@ class _Cell(_Lenient):
     data: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
     swept: dict[str, Any] = Field(default_factory=dict)
+    line: int = 0
 
 
 class _Row(_Lenient):
@@ -64,6 +65,8 @@ class RowData:
     seed: int
     records: Mapping[str, Record] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    line: int = 0
+    """which method line of the suite it comes from"""
 
     def result(self, name: str) -> Mapping[str, Any]:
         """The result of one of its records, empty when there is none."""
@@ -109,6 +112,7 @@ def _row(store: Store, row: _Row, known: dict[tuple[str, str], Record | None]) -
         seed=cell.seed,
         records=records,
         reasons={name: text for name, text in reasons.items() if name not in records},
+        line=cell.line,
     )
 
 

@@ -35,6 +35,11 @@ _PAPER = ("AP50", "AP75", "AR")
 _STATS = (*_PAPER, "APm", "APl")
 _PERCENTAGES = {"ap", *map(str.lower, _STATS), "refined_percent", "published_ap", "published_difference"}
 _LATENCY = re.compile(r"latency_b(\d+)")
+_BESIDE: tuple[tuple[str, str, str, Callable[..., Value]], ...] = (
+    ("peak_memory_mb", "peak_memory_mb", "memory MB", q.peak_memory),
+    ("roofline", "peak_share_percent", "of the machine's peak (%)", q.peak_share),
+    ("energy", "joules", "J", q.energy),
+)
 _FIELDS = {"flip": "flip test", "nms": "NMS", "nms_threshold": "NMS at", "box_score_threshold": "boxes from score"}
 
 
@@ -155,7 +160,22 @@ def _latency(rows: Sequence[RowData]) -> list[_Filled]:
             key = f"ratio_b{batch}" if quantity == "ratio" else f"{name}_{quantity}_ms".replace("_median", "")
             column = Column(key, f"{title} (batch {batch})", "interval", level=0 if quantity == "median" else 2)
             columns.append(_Filled(column, partial(q.from_latency, name=name, quantity=quantity)))
+        columns += _beside_latency(rows, name, batch)
     return columns
+
+
+def _beside_latency(rows: Sequence[RowData], name: str, batch: str) -> list[_Filled]:
+    """Memory, share of the machine's peak, and energy where a counter was there."""
+    results = [row.result(name) for row in rows]
+    found = []
+    if any((r.get("execution") or {}).get("scope") == "end-to-end" for r in results):
+        column = Column(f"ms_per_person_b{batch}", f"ms per person (batch {batch})", "interval", level=2)
+        found.append(_Filled(column, partial(q.from_latency, name=name, quantity="ms_per_person")))
+    for part, key, title, fill in _BESIDE:
+        if any(part in result for result in results):
+            column = Column(f"{key}_b{batch}", f"{title} (batch {batch})", level=2)
+            found.append(_Filled(column, partial(fill, name=name)))
+    return found
 
 
 def _asked(rows: Sequence[RowData], name: str) -> bool:

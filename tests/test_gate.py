@@ -13,6 +13,7 @@ from harness.accuracy.ap import summarise
 from harness.accuracy.match import THRESHOLDS, Matches
 from harness.errors import DataError, UserError
 from harness.gate import Limits, Verdict, judge_ap, judge_cost, judge_speed
+from harness.gate_measure import add_runs
 from harness.gate_report import headline, markdown, to_junit, wording
 from harness.gate_runs import exit_code, judge
 from harness.gate_snapshot import Accuracy, Cost, Row, Snapshot, Speed, load_snapshot, pack, read_snapshot, unpack
@@ -177,17 +178,38 @@ def test_a_machine_that_is_slower_at_everything_changes_no_verdict(factor, speed
 # -- whole runs ----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_against_itself_passes_in_every_metric_but_the_references_own_time():
-    reference = row("ref")
-    found = judge(snapshot(reference, row()), snapshot(reference, row()), QUICK)
+def reference() -> Row:
+    return row("ref", speed={"latency_b1": row().speed["latency_b1"].model_copy(update={"runs": ()})})
+
+
+def test_a_run_against_itself_passes_in_every_metric():
+    run = snapshot(reference(), row())
+    found = judge(run, run, QUICK)
     assert [(v.label, v.metric, v.verdict) for v in found] == [
         ("ref", "ap", "pass"),
         ("ref", "cost", "pass"),
         ("net", "ap", "pass"),
         ("net", "cost", "pass"),
         ("net", "latency_b1", "pass"),
+        ("ref", "latency_b1", "pass"),
     ]
     assert exit_code(found) == 0
+
+
+@pytest.mark.parametrize(
+    ("faster", "verdict"),
+    [(("a", "b"), "regression"), (("a",), "pass"), ((), "pass")],
+)
+def test_the_reference_became_slower_when_all_others_seem_faster(faster, verdict):
+    before = snapshot(reference(), row("a"), row("b"))
+    after = snapshot(reference(), *(row(name, centre=1.2 if name in faster else 1.5) for name in ("a", "b")))
+    found = judge(before, after, QUICK)[-1]
+    assert (found.label, found.verdict) == ("ref", verdict)
+
+
+def test_with_one_other_network_nobody_can_tell_which_of_the_two_changed():
+    found = judge(snapshot(reference(), row()), snapshot(reference(), row(centre=1.2)), QUICK)
+    assert [v.verdict for v in found if v.metric == "latency_b1"] == ["pass", "inconclusive"]
 
 
 def test_other_protocols_are_refused_with_every_differing_field():
@@ -249,6 +271,12 @@ def test_a_baseline_file_gives_back_what_was_recorded(tmp_path):
     assert load_snapshot(tmp_path / "b.json") == taken
 
 
+def test_more_runs_of_the_timer_join_those_of_the_same_configuration():
+    twice = add_runs(snapshot(reference(), row()), [snapshot(row(centre=1.7), row("else"))])
+    assert [len(r.speed["latency_b1"].runs) for r in twice.rows] == [0, 8]
+    assert twice.rows[1].speed["latency_b1"].runs[4:] == row(centre=1.7).speed["latency_b1"].runs
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"schema_version": 99}, "schema version 99"), ({"rows": 3}, "rows"), ({"surplus": 1}, "surplus")],
@@ -270,7 +298,7 @@ def test_the_summary_and_the_junit_file_say_the_same(tmp_path):
     assert headline(verdicts).startswith("2 regression, 3 could not measure")
     assert "gone\\|&lt;b>" in text and text.count("❌ regression") == 2
     suite = ET.fromstring(to_junit(verdicts, "s").partition("\n")[2])
-    assert {k: suite.get(k) for k in ("tests", "failures", "errors")} == {"tests": "6", "failures": "2", "errors": "3"}
+    assert {k: suite.get(k) for k in ("tests", "failures", "errors")} == {"tests": "7", "failures": "2", "errors": "3"}
     assert len(suite.findall("testcase/failure")) == 2
 
 

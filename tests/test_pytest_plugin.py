@@ -8,15 +8,16 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from harness.cost.latency import Sample
 from harness.gate_snapshot import Row, Snapshot, Speed
+from harness.pytest_plugin import PoseBenchmark
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST = """
-import time
-
 def test_it(pose_benchmark):
     verdict = pose_benchmark("hrnet_tiny", rounds=20)
     print("VERDICT", verdict)
@@ -53,12 +54,53 @@ def test_a_network_is_timed_by_its_name_and_lands_in_the_files_of_pytest_benchma
     assert json.loads((tmp_path / "out.json").read_text())["benchmarks"][0]["stats"]["rounds"] == 20
 
 
-@pytest.mark.parametrize(("ratio", "code"), [(0.1, 1), (100.0, 0)])
-def test_a_stored_run_decides_by_ratio(tmp_path, ratio, code):
-    path = _baseline(tmp_path / "b.json", ratio)
-    found, output = _pytest(tmp_path, f"--pose-baseline={path}")
-    assert found == code, output
-    assert ("regression against" in output) == bool(code)
+class _Benchmark:
+    """What the fixture uses of pytest-benchmark's."""
+
+    def __init__(self) -> None:
+        self.extra_info: dict[str, object] = {}
+
+    def pedantic(self, call, *, rounds: int, warmup_rounds: int) -> None:
+        call()
+
+
+def _scripted(reference_ms: float, method_ms: float):
+    """A timer that makes every call once and says what the script says."""
+
+    def measure(calls, execution):
+        for call in calls.values():
+            call()
+        times = {"reference": reference_ms, "method": method_ms}
+        return {
+            name: SimpleNamespace(samples=[Sample(i, ms, ms) for i in range(execution.rounds)])
+            for name, ms in times.items()
+        }
+
+    return measure
+
+
+@pytest.mark.parametrize("speed", [1.0, 7.0])
+def test_a_stored_run_decides_by_ratio_whatever_the_speed_of_the_machine(tmp_path, monkeypatch, speed):
+    monkeypatch.setattr("harness.cost.machine.machine", dict)
+    path = str(_baseline(tmp_path / "b.json", 1.5))
+    monkeypatch.setattr("harness.cost.latency.measure", _scripted(2 * speed, 3 * speed))
+    same = PoseBenchmark(_Benchmark(), path, 0.05)("hrnet_tiny", rounds=20)
+    assert same is not None and (same.verdict, same.difference) == ("pass", pytest.approx(0))
+    monkeypatch.setattr("harness.cost.latency.measure", _scripted(2 * speed, 3.6 * speed))
+    benchmark = _Benchmark()
+    with pytest.raises(pytest.fail.Exception, match=r"hrnet_tiny: regression against .* \+20.0 %"):
+        PoseBenchmark(benchmark, path, 0.05)("hrnet_tiny", rounds=20)
+    assert benchmark.extra_info["paretopose"]["verdict"] == "regression"
+
+
+def test_a_call_of_your_own_is_compared_with_the_row_that_its_label_names(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.cost.machine.machine", dict)
+    monkeypatch.setattr("harness.cost.latency.measure", _scripted(2.0, 3.0))
+    made: list[int] = []
+    found = PoseBenchmark(_Benchmark(), str(_baseline(tmp_path / "b.json", 1.5)), 0.05)(
+        lambda: made.append(1), label="hrnet_tiny", rounds=20
+    )
+    assert found is not None and found.verdict == "pass" and len(made) == 5
 
 
 def test_a_row_that_the_baseline_does_not_have_is_not_judged(tmp_path):

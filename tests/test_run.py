@@ -261,13 +261,11 @@ def test_a_network_that_answers_nan_names_image_and_person(bench, tmp_path):
     state["final_layer.bias"] = torch.full_like(state["final_layer.bias"], float("nan"))
     checkpoints.write(tmp_path / "nan.safetensors", state)
     sources = bench.sources(**{TINY: tmp_path / "nan.safetensors"})
-    timed = "measure.latency={scope: crop+network+decode, rounds: 3, seconds: 2}"
-    (row,) = bench.run(ONE, timed, sources=sources)["rows"]
+    (row,) = bench.run(sources=sources)["rows"]
     annotations = json.loads((bench.people / "annotations/person_keypoints_val2017.json").read_text())["annotations"]
     labelled = next(a for a in annotations if a["num_keypoints"])
     for part in ("nan", f"image {labelled['image_id']}", f"annotation {labelled['id']}"):
         assert part in row["reasons"]["accuracy"]
-    assert "nan" in row["reasons"]["latency_b1"]
     with pytest.raises(NonFiniteOutput):
         bench.run(sources=sources, fail_fast=True)
 

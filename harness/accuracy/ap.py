@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,7 @@ _CROWDPOSE = (
     *(s for s in _COCO if s[1] == "all"),
     ("AP_easy", "easy", None), ("AP_medium", "medium", None), ("AP_hard", "hard", None),
 )  # fmt: skip
-_SPECS = {"coco": _COCO, "crowdpose": _CROWDPOSE}
+_SPECS: dict[str, tuple[tuple[str, str, int | None], ...]] = {"coco": _COCO, "crowdpose": _CROWDPOSE}
 STAT_NAMES = {evaluator: tuple(name for name, _, _ in spec) for evaluator, spec in _SPECS.items()}
 _EMPTY = {
     "all": "no person with keypoints",
@@ -115,11 +115,15 @@ class _Group:
 
 
 class Curves:
-    """Matches made ready for many weightings: build once, call `stats` often."""
+    """Matches made ready for many weightings: build once, call `stats` often.
 
-    def __init__(self, matches: Matches) -> None:
-        self.spec = _SPECS[matches.evaluator]
-        self.names = STAT_NAMES[matches.evaluator]
+    The statistics are those of the evaluator, or with `each_group` the AP of every group, named as the group.
+    """
+
+    def __init__(self, matches: Matches, *, each_group: bool = False) -> None:
+        spec = tuple(("AP", group, None) for group in matches.groups) if each_group else _SPECS[matches.evaluator]
+        self.spec: Sequence[tuple[str, str, int | None]] = spec
+        self.names = tuple(matches.groups) if each_group else STAT_NAMES[matches.evaluator]
         self.num_images = matches.num_images
         self._groups = {
             name: _Group(matches.image, matches.status[:, i], matches.positives[:, i])

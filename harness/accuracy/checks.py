@@ -14,7 +14,7 @@ from harness.errors import DataError
 
 __all__ = [
     "Faults", "annotation_faults", "category_of", "check_layout", "differing_images", "kind_of",
-    "pictures_of", "read_json", "result_faults",
+    "parse_json", "pictures_of", "read_json", "result_faults",
 ]  # fmt: skip
 
 _LISTED = 20
@@ -24,11 +24,18 @@ def read_json(path: str | Path) -> Any:
     """The content of a JSON file. Raises DataError when it is missing, empty or cut short."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DataError("there is no such file", where=str(path), expected="a JSON file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {error}", where=str(path), expected="a UTF-8 JSON file") from error
+    return parse_json(text, path)
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """The value of a JSON text. Raises DataError when it is empty, no JSON or cut short."""
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
         cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
         raise DataError(

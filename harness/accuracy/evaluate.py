@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 
 from harness.accuracy import bootstrap as resampling
+from harness.accuracy.anatomy import Anatomy, anatomy
 from harness.accuracy.ap import Stats, summarise
 from harness.accuracy.bootstrap import Difference, Interval
+from harness.accuracy.breakdown import Breakdown, breakdown
 from harness.accuracy.checks import differing_images, read_json
 from harness.accuracy.inputs import Detections, GroundTruth
 from harness.accuracy.judges import Verdict, judged
 from harness.accuracy.match import Matches, match
+from harness.accuracy.resampled import MOST_RESAMPLES
+from harness.accuracy.stream import stream_json
 from harness.errors import DataError, UserError, unknown_name
 from harness.pose.skeletons import COCO, CROWDPOSE
 
@@ -34,6 +38,9 @@ class Evaluation:
     stats: Stats
     intervals: dict[str, Interval | None]
     matches: Matches = field(repr=False)
+    truth: GroundTruth = field(repr=False)
+    poses: Detections = field(repr=False)
+    sigmas: tuple[float, ...]
     images: int
     persons: int
     detections: int
@@ -61,6 +68,21 @@ class Evaluation:
             return {"value": None, "interval": None, "reason": self.stats.reasons[name]}
         found = self.intervals.get(name)
         return {"value": self.stats[name], "interval": found.to_dict() if found else None}
+
+
+    def breakdown(self, progress: Progress | None = None) -> Breakdown:
+        """On whom and on which joints AP is lost, with intervals from at most 200 of the resamples."""
+        return breakdown(
+            self.truth, self.poses, self.sigmas, _SKELETONS[self.evaluator].joints,
+            resamples=min(self.resamples, MOST_RESAMPLES), seed=self.seed, progress=progress,
+        )  # fmt: skip
+
+    def anatomy(self, progress: Progress | None = None) -> Anatomy:
+        """Which errors cost how much AP, with intervals from at most 200 of the resamples."""
+        return anatomy(
+            self.truth, self.poses, _SKELETONS[self.evaluator], self.sigmas,
+            resamples=min(self.resamples, MOST_RESAMPLES), seed=self.seed, progress=progress,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,7 +115,7 @@ class Comparison:
 
 def evaluate(
     gt: Mapping[str, Any] | str | Path,
-    detections: Sequence[Mapping[str, Any]] | str | Path,
+    detections: Iterable[Mapping[str, Any]] | str | Path,
     *,
     evaluator: str = "coco",
     bootstrap: int = 1000,
@@ -106,7 +128,9 @@ def evaluate(
     """AP and AR of COCO-format results.
 
     gt: annotation dict or file; detections: list of results (image_id, category_id, keypoints, score) or file;
-    evaluator: `coco` or `crowdpose`; bootstrap: resamples of images, 0 for none; image_ids: only these images count;
+    evaluator: `coco` or `crowdpose`;
+    a file of results is read piece by piece and only the 20 best of each image are kept;
+    bootstrap: resamples of images, 0 for none; image_ids: only these images count;
     sigmas: (K,) OKS constants, those of the evaluator's skeleton unless given; progress: called after each resample.
 
     Raises DataError (all faults of a file), MissingPackage (judge), JudgeDisagreement.
@@ -126,9 +150,12 @@ def evaluate(
         stats=summarise(matches),
         intervals=resampling.intervals(matches, bootstrap, seed, progress=progress) if bootstrap else {},
         matches=matches,
+        truth=truth,
+        poses=found,
+        sigmas=constants,
         images=matches.num_images,
         persons=int(np.sum(~truth.ignore)),
-        detections=len(found.records),
+        detections=found.count,
         resamples=bootstrap,
         seed=seed,
         verdict=verdict,
@@ -175,7 +202,7 @@ def _matches(source: Evaluation | Matches) -> Matches:
     return source.matches if isinstance(source, Evaluation) else source
 
 
-def _constants(evaluator: str, sigmas: Sequence[float] | None) -> Sequence[float]:
+def _constants(evaluator: str, sigmas: Sequence[float] | None) -> tuple[float, ...]:
     if evaluator not in _SKELETONS:
         what, hint = unknown_name("evaluator", evaluator, _SKELETONS)
         raise UserError(what, hint=hint)
@@ -195,7 +222,7 @@ def _check_count(n: int, least: int = 0) -> None:
 
 def _read(
     gt: Mapping[str, Any] | str | Path,
-    detections: Sequence[Mapping[str, Any]] | str | Path,
+    detections: Iterable[Mapping[str, Any]] | str | Path,
     evaluator: str,
     joints: int,
     image_ids: Iterable[Any] | None,
@@ -203,7 +230,7 @@ def _read(
     gt_name = str(gt) if isinstance(gt, str | Path) else "annotations"
     name = str(detections) if isinstance(detections, str | Path) else "predictions"
     content = read_json(gt) if isinstance(gt, str | Path) else gt
-    results = read_json(detections) if isinstance(detections, str | Path) else detections
+    results = stream_json(detections) if isinstance(detections, str | Path) else detections
     ids = None if image_ids is None else list(image_ids)
     if ids is not None and not ids:
         raise DataError("no image is left to evaluate", where=gt_name, expected="at least one image")

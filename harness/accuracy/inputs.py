@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,10 @@ from harness.errors import DataError
 __all__ = ["Detections", "GroundTruth"]
 
 MAX_DETECTIONS = 20  # per image, best scores first (COCO keypoint protocol)
+_AT_ONCE = 10_000  # results that are dicts at the same time
 _CROWDPOSE_AREA = 0.53  # CrowdPose has no area: its evaluator takes this part of the box
+
+_Block = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -114,32 +117,36 @@ class Detections:
     """The 20 best poses of each image, ordered by image, then by falling score, then as in the file.
 
     image: (D,) index into the ground truth's image_ids; xy: (D, K, 2) pixels; score, area: (D,);
-    boxed: area is that of the results' boxes; records: the dicts in file order,
-    restricted to the images asked for; notes: what is odd, but allowed.
+    box: (D, 4) xywh of the results, None when they have none; count: results of the images asked for, those beyond
+    the 20 best included; notes: what is odd, but allowed.
     """
 
     image: np.ndarray
     xy: np.ndarray
     score: np.ndarray
     area: np.ndarray
-    boxed: bool
-    records: Sequence[Mapping[str, Any]] = field(default_factory=list, repr=False)
+    box: np.ndarray | None
+    count: int
     notes: tuple[str, ...] = ()
 
     @classmethod
     def from_results(
         cls,
-        results: Sequence[Mapping[str, Any]],
+        results: Iterable[Mapping[str, Any]],
         gt: GroundTruth,
         *,
         known_images: Iterable[Any] | None = None,
         where: str = "predictions",
     ) -> Detections:
-        """Checks a COCO result list. `known_images`: ids that may occur though they are not evaluated.
+        """Checks COCO results, a list or anything that yields them. `known_images`: ids that may occur though they
+        are not evaluated.
+
+        Results are taken 10,000 at a time and kept as arrays, the 20 best of each image: at most
+        20 x images x (16 K + 56) bytes, twice that while they are put in order, however many results there are.
 
         Raises DataError that lists all faults.
         """
-        if not isinstance(results, Sequence) or isinstance(results, str | bytes):
+        if isinstance(results, Mapping | str | bytes) or not isinstance(results, Iterable):
             raise DataError(
                 f"the file holds {kind_of(results)}",
                 where=where,
@@ -148,29 +155,112 @@ class Detections:
         number = {image: i for i, image in enumerate(gt.image_ids.tolist())}
         known = set(number) | set(known_images or ())
         joints = gt.keypoints.shape[1]
-        boxed = bool(results) and isinstance(results[0], Mapping) and _has_box(results[0])
-        faults = Faults(where)
-        for n, result in enumerate(results):
-            faults.extend(result_faults(n, result, known, joints, gt.category, boxed))
+        faults, best, boxed, done = Faults(where), _BestPoses(), False, 0
+        for block in _blocks(results):
+            boxed = boxed or (not done and isinstance(block[0], Mapping) and _has_box(block[0]))
+            for n, result in enumerate(block, done):
+                faults.extend(result_faults(n, result, known, joints, gt.category, boxed))
+            done += len(block)
+            if not faults.count:
+                best.add(_arrays([r for r in block if r["image_id"] in number], number, joints, boxed))
         faults.check(f"COCO keypoint results with {joints} joints for the images of the annotations")
-        kept = [r for r in results if r["image_id"] in number]
-        return cls._arrays(kept, number, joints, boxed)
+        return cls._ordered(best, joints, boxed)
 
     @classmethod
-    def _arrays(cls, kept: list[Mapping[str, Any]], number: dict[Any, int], joints: int, boxed: bool) -> Detections:
-        xy = _flat([r["keypoints"] for r in kept]).reshape(-1, joints, 3)[..., :2]
-        image = np.array([number[r["image_id"]] for r in kept], dtype=np.int64)
-        score = np.array([r["score"] for r in kept], dtype=np.float64)
+    def _ordered(cls, best: _BestPoses, joints: int, boxed: bool) -> Detections:
+        count = best.count
+        image, score, xy, box = best.ordered(joints)
         if boxed:
             # QUIRK: a box in the *first* result makes pycocotools take the box area for every result;
             # this moves APm and APl (loadRes; hrnet card G8)
-            area = _flat([r["bbox"] for r in kept]).reshape(-1, 4)[:, 2:].prod(axis=1)
+            area = box[:, 2:].prod(axis=1)
         else:
             area = np.ptp(xy, axis=1).prod(axis=1) if len(xy) else np.zeros(0)
+        return cls(image, xy, score, area, box if boxed else None, count, _result_notes(xy, image, boxed))
+
+    def subset(self, keep: np.ndarray) -> Detections:
+        """The poses that `keep`, (D,) bool or indices, names."""
+        box = None if self.box is None else self.box[keep]
+        return replace(
+            self, image=self.image[keep], xy=self.xy[keep], score=self.score[keep], area=self.area[keep], box=box
+        )
+
+    def to_results(self, gt: GroundTruth) -> list[dict[str, Any]]:
+        """COCO results, for a reference evaluator; the third number of a keypoint, which none reads, is 1."""
+        points = np.concatenate((self.xy, np.ones((*self.xy.shape[:2], 1))), axis=2).reshape(len(self.xy), -1)
+        rows = zip(gt.image_ids[self.image].tolist(), points.tolist(), self.score.tolist(), strict=True)
+        results = [
+            {"image_id": i, "category_id": gt.category, "keypoints": p, "score": s} for i, p, s in rows
+        ]  # fmt: skip
+        if self.box is not None:
+            for result, box in zip(results, self.box.tolist(), strict=True):
+                result["bbox"] = box
+        return results
+
+
+class _BestPoses:
+    """The 20 best poses of each image among all that were added; ties go to the pose that was added first."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._blocks: list[_Block] = []
+        self._limit = 20 * _AT_ONCE
+
+    def add(self, block: _Block) -> None:
+        """A block is (image (B,), score (B,), xy (B, K, 2), box (B, 4) or (B, 0))."""
+        self.count += len(block[0])
+        self._blocks.append(block)
+        held = sum(len(b[0]) for b in self._blocks)
+        if held > self._limit:
+            self._limit = 2 * self._drop_worse() + 20 * _AT_ONCE
+
+    def ordered(self, joints: int) -> _Block:
+        """All that is kept, by image, then by falling score; empties this object, block by block."""
+        image, score, order = self._ranked()
+        place = np.full(len(image), -1)
+        place[order] = np.arange(len(order))
+        boxed = bool(self._blocks) and self._blocks[0][3].shape[1]
+        xy, box = np.empty((len(order), joints, 2)), np.empty((len(order), 4 if boxed else 0))
+        start = 0
+        while self._blocks:  # each is freed when it is copied
+            _, _, points, boxes = self._blocks.pop(0)
+            to = place[start : start + len(points)]
+            xy[to[to >= 0]], box[to[to >= 0]] = points[to >= 0], boxes[to >= 0]
+            start += len(points)
+        return image[order], score[order], xy, box
+
+    def _ranked(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image and score of all poses held, and the indices of those to keep in the final order."""
+        image = np.concatenate([np.zeros(0, dtype=np.int64), *(b[0] for b in self._blocks)])
+        score = np.concatenate([np.zeros(0), *(b[1] for b in self._blocks)])
         order = np.lexsort((-score, image))
-        order = order[_rank_in_group(image[order]) < MAX_DETECTIONS]
-        notes = _result_notes(kept, xy, image, boxed)
-        return cls(image[order], xy[order], score[order], area[order], boxed, kept, notes)
+        return image, score, order[_rank_in_group(image[order]) < MAX_DETECTIONS]
+
+    def _drop_worse(self) -> int:
+        image, _, order = self._ranked()
+        keep = np.zeros(len(image), dtype=bool)
+        keep[order] = True
+        start = 0
+        for i, block in enumerate(self._blocks):
+            here = keep[start : start + len(block[0])]
+            start += len(here)
+            self._blocks[i] = (block[0][here], block[1][here], block[2][here], block[3][here])
+        return len(order)
+
+
+def _blocks(results: Iterable[Any]) -> Iterator[list[Any]]:
+    rest = iter(results)
+    while block := list(islice(rest, _AT_ONCE)):
+        yield block
+
+
+def _arrays(rows: list[Mapping[str, Any]], number: dict[Any, int], joints: int, boxed: bool) -> _Block:
+    image = np.array([number[r["image_id"]] for r in rows], dtype=np.int64)
+    score = np.array([r["score"] for r in rows], dtype=np.float64)
+    # a copy, so that the third numbers are not kept alive by the view
+    xy = _flat([r["keypoints"] for r in rows]).reshape(-1, joints, 3)[..., :2].copy()
+    box = _flat([r["bbox"] for r in rows]).reshape(-1, 4) if boxed else np.empty((len(rows), 0))
+    return image, score, xy, box
 
 
 def _rank_in_group(sorted_groups: np.ndarray) -> np.ndarray:
@@ -204,7 +294,7 @@ def _has_box(result: Mapping[str, Any]) -> bool:
     return "bbox" in result and not (isinstance(result["bbox"], Sequence) and len(result["bbox"]) == 0)
 
 
-def _result_notes(kept: list[Mapping[str, Any]], xy: np.ndarray, image: np.ndarray, boxed: bool) -> tuple[str, ...]:
+def _result_notes(xy: np.ndarray, image: np.ndarray, boxed: bool) -> tuple[str, ...]:
     notes = []
     if boxed:
         notes.append("the first result has a bbox: areas of predictions are box areas (this moves APm and APl)")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 import io
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,11 +83,11 @@ def judged(
     if gaps[worst] > TOLERANCE:
         raise JudgeDisagreement(
             f"{worst} is {ours[worst]:.12g} here and {theirs[worst]:.12g} in {name}",
-            where=f"{len(chosen)} images, {len(detections.records)} detections",
+            where=f"{len(chosen)} images, {len(detections.image)} detections",
             expected=f"agreement to {TOLERANCE:g} in every statistic",
             hint="please report it with both files; --no-judge gives our figure, marked as not judged",
         )
-    return Verdict(name, version(name), len(chosen), len(detections.records), sampled, gaps[worst])
+    return Verdict(name, version(name), len(chosen), len(detections.image), sampled, gaps[worst])
 
 
 def _gap(a: float, b: float) -> float:
@@ -98,26 +97,22 @@ def _gap(a: float, b: float) -> float:
 
 
 def _sample(gt: GroundTruth, detections: Detections, seed: int) -> np.ndarray:
-    """Sorted indices of the images to judge: all, or a random part with at most 200,000 results."""
+    """Sorted indices of the images to judge: all, or a random part with at most 200,000 poses."""
     everything = np.arange(len(gt.image_ids))
-    if len(detections.records) <= MOST_DETECTIONS:
+    if len(detections.image) <= MOST_DETECTIONS:
         return everything
-    number = {image: i for i, image in enumerate(gt.image_ids.tolist())}
-    per_image = np.bincount([number[r["image_id"]] for r in detections.records], minlength=len(everything))
+    per_image = np.bincount(detections.image, minlength=len(everything))
     order = np.random.default_rng(seed).permutation(len(everything))
     fitting = np.cumsum(per_image[order]) <= MOST_DETECTIONS
     return np.sort(order[fitting])
 
 
 def _restricted(gt: GroundTruth, detections: Detections, chosen: np.ndarray) -> tuple[GroundTruth, Detections]:
-    """The dicts of the chosen images only: all that the judge reads."""
+    """The dicts of the chosen images only, which is all that the judge reads of the truth, and their poses."""
     ids = set(gt.image_ids[chosen].tolist())
-    smaller = copy.copy(gt)
-    object.__setattr__(smaller, "pictures", [p for p in gt.pictures if p["id"] in ids])
-    object.__setattr__(smaller, "records", [r for r in gt.records if r["image_id"] in ids])
-    fewer = copy.copy(detections)
-    object.__setattr__(fewer, "records", [r for r in detections.records if r["image_id"] in ids])
-    return smaller, fewer
+    pictures = [p for p in gt.pictures if p["id"] in ids]
+    records = [r for r in gt.records if r["image_id"] in ids]
+    return replace(gt, pictures=pictures, records=records), detections.subset(np.isin(detections.image, chosen))
 
 
 def _ground_truth(coco_class: Any, gt: GroundTruth, folder: Path) -> Any:
@@ -129,13 +124,12 @@ def _ground_truth(coco_class: Any, gt: GroundTruth, folder: Path) -> Any:
 
 
 def _results(coco_class: Any, truth: Any, gt: GroundTruth, detections: Detections) -> Any:
-    if not detections.records:  # loadRes fails on an empty list
+    if not len(detections.image):  # loadRes fails on an empty list
         found = coco_class()
         found.dataset = {**truth.dataset, "annotations": []}
         found.createIndex()
         return found
-    keys = ["image_id", "category_id", "keypoints", "score", *(["bbox"] if detections.boxed else [])]
-    return truth.loadRes([{key: r[key] for key in keys} for r in detections.records])
+    return truth.loadRes(detections.to_results(gt))
 
 
 def _coco(evaluation_class: Any, truth: Any, found: Any, gt: GroundTruth, sigmas: Sequence[float]) -> dict[str, float]:

@@ -6,18 +6,19 @@ persons that count before persons that are ignored; groups are areas (COCO) or r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from harness.accuracy.inputs import Detections, GroundTruth
 
-__all__ = ["CROWDED", "FALSE_POSITIVE", "IGNORED", "THRESHOLDS", "TRUE_POSITIVE", "Matches", "match", "oks_pairs"]
+__all__ = ["CROWDED", "FALSE_POSITIVE", "IGNORED", "THRESHOLDS", "TRUE_POSITIVE", "Matches", "candidates",
+           "greedy_steps", "match", "match_groups", "oks_pairs", "pairs_by_image", "within_area"]  # fmt: skip
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2
-_AREAS = {"all": (0.0, 1e5**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e5**2)}
+_AREAS = {"all": (0.0, 1e5**2), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e5**2)}
 CROWDED = {"easy": (0.0, 0.2), "medium": (0.2, 0.8), "hard": (0.8, np.inf)}  # lower end included
 _PAIRS_AT_ONCE = 200_000  # bounds the memory of the OKS step
 
@@ -57,21 +58,40 @@ class Matches:
 
 def match(gt: GroundTruth, dets: Detections, sigmas: Sequence[float], *, evaluator: str = "coco") -> Matches:
     """Matches every pose of `dets` once for every group and threshold. `sigmas`: (K,) OKS constants."""
-    d, g, oks = _candidates(gt, dets, sigmas)
-    ranges = _AREAS if evaluator == "coco" else {"all": _AREAS["all"]}
-    status = np.empty((len(dets.score), len(ranges), len(THRESHOLDS)), dtype=np.uint8)
-    positives = np.empty((len(gt.image_ids), len(ranges)), dtype=np.int64)
-    for a, (low, high) in enumerate(ranges.values()):
-        ignored = gt.ignore | (gt.area < low) | (gt.area > high)
-        positives[:, a] = np.bincount(gt.image[~ignored], minlength=len(gt.image_ids))
-        outside = (dets.area < low) | (dets.area > high)
-        status[:, a] = np.where(outside, IGNORED, FALSE_POSITIVE)[:, None]
-        _assign(status[:, a], dets.image, d, g, oks, ignored, gt.crowd)
+    names = ("all", "medium", "large") if evaluator == "coco" else ("all",)
+    groups = {name: within_area(gt, dets, name) for name in names}
+    found = match_groups(gt, dets, sigmas, groups, evaluator=evaluator)
+    return found if evaluator == "coco" else _by_crowding(found, gt)
+
+
+def within_area(gt: GroundTruth, dets: Detections, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Persons (N,) and poses (D,) that the area range `all`, `small`, `medium` or `large` leaves out."""
+    low, high = _AREAS[name]
+    ignored = gt.ignore | (gt.area < low) | (gt.area > high)
+    return ignored, (dets.area < low) | (dets.area > high)
+
+
+def match_groups(
+    gt: GroundTruth,
+    dets: Detections,
+    sigmas: Sequence[float],
+    groups: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    evaluator: str = "coco",
+) -> Matches:
+    """Matches as COCO does within an area range, for any groups of persons.
+
+    groups: name -> (N,) bool, persons that do not count and need not be found, and (D,) bool, poses that are not
+    held against the method when they match nobody.
+    """
+    d, g, oks = candidates(gt, dets, sigmas)
+    status = np.empty((len(dets.score), len(groups), len(THRESHOLDS)), dtype=np.uint8)
+    positives = np.empty((len(gt.image_ids), len(groups)), dtype=np.int64)
+    for i, (ignored, outside) in enumerate(groups.values()):
+        positives[:, i] = np.bincount(gt.image[~ignored], minlength=len(gt.image_ids))
+        status[:, i] = np.where(outside, IGNORED, FALSE_POSITIVE)[:, None]
+        _assign(status[:, i], dets.image, d, g, oks, ignored, gt.crowd)
     order = np.argsort(-dets.score, kind="stable")  # ties: by image, then as in the file
-    groups: Iterable[str] = ranges
-    if evaluator == "crowdpose":
-        status, positives = _by_crowding(status, positives, gt, dets.image)
-        groups = ("all", *CROWDED)
     return Matches(
         evaluator, tuple(groups), gt.image_ids, dets.image[order], dets.score[order], status[order], positives
     )
@@ -106,22 +126,32 @@ def _beyond_doubled_box(xy: np.ndarray, box: np.ndarray) -> np.ndarray:
     return np.maximum(0, low - xy) + np.maximum(0, xy - high)
 
 
-def _candidates(
-    gt: GroundTruth, dets: Detections, sigmas: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pose index, person index and OKS of the pairs in one image that reach the lowest threshold."""
+def pairs_by_image(
+    image: np.ndarray, gt: GroundTruth, at_once: int = _PAIRS_AT_ONCE
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every row of `image` (M,), ascending indices of images, with every person there: (P,) rows and (P,) persons.
+
+    In blocks of about `at_once` pairs, which bounds the memory of what is done with them; at least one block.
+    """
     persons = np.bincount(gt.image, minlength=len(gt.image_ids))
     first = np.cumsum(persons) - persons
+    per_row = persons[image]
+    ends = np.cumsum(per_row)
+    cuts = np.searchsorted(ends, np.arange(at_once, ends[-1] if len(ends) else 0, at_once))
+    for block in np.split(np.arange(len(per_row)), cuts):
+        rows = np.repeat(block, per_row[block])
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(per_row[block]) - per_row[block], per_row[block])
+        yield rows, first[image[rows]] + within
+
+
+def candidates(
+    gt: GroundTruth, dets: Detections, sigmas: Sequence[float], least: float = THRESHOLDS[0]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(P,) pose, (P,) person and (P,) OKS of the pairs in one image that reach `least`."""
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    per_pose = persons[dets.image]
-    ends = np.cumsum(per_pose)
-    cuts = np.searchsorted(ends, np.arange(_PAIRS_AT_ONCE, ends[-1] if len(ends) else 0, _PAIRS_AT_ONCE))
-    for block in np.split(np.arange(len(per_pose)), cuts):
-        d = np.repeat(block, per_pose[block])
-        within = np.arange(len(d)) - np.repeat(np.cumsum(per_pose[block]) - per_pose[block], per_pose[block])
-        g = first[dets.image[d]] + within
+    for d, g in pairs_by_image(dets.image, gt):
         oks = oks_pairs(gt, dets, d, g, sigmas)
-        near = oks >= THRESHOLDS[0]
+        near = oks >= least
         found.append((d[near], g[near], oks[near]))
     d, g, oks = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return d, g, oks
@@ -141,7 +171,7 @@ def _assign(
     d, g, oks = d[order], g[order], oks[order]
     taken = np.zeros((len(ignored), len(THRESHOLDS)), dtype=bool)
     matched = np.zeros(status.shape, dtype=bool)
-    for step in _steps(d, image):
+    for step in greedy_steps(d, image):
         ds, gs = d[step], g[step]
         free = ~taken[gs] | crowd[gs, None]
         hit = free & ~matched[ds] & (oks[step, None] >= np.minimum(THRESHOLDS, 1 - 1e-10))
@@ -151,7 +181,7 @@ def _assign(
         status[ds] = np.where(hit, verdict, status[ds])
 
 
-def _steps(d: np.ndarray, image: np.ndarray) -> list[np.ndarray]:
+def greedy_steps(d: np.ndarray, image: np.ndarray) -> list[np.ndarray]:
     """Splits ranked pairs (poses `d`, ascending) at most one pair per image in a step, in greedy order."""
     if not len(d):
         return []
@@ -166,13 +196,11 @@ def _steps(d: np.ndarray, image: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(key)) + 1)
 
 
-def _by_crowding(
-    status: np.ndarray, positives: np.ndarray, gt: GroundTruth, image: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _by_crowding(found: Matches, gt: GroundTruth) -> Matches:
     """CrowdPose groups: all images, then those with a crowd index in each range."""
     assert gt.crowd_index is not None
     members = [np.ones(len(gt.crowd_index), dtype=bool)]
     members += [(gt.crowd_index >= low) & (gt.crowd_index < high) for low, high in CROWDED.values()]
     inside = np.stack(members, axis=1)
-    grouped = np.where(inside[image][:, :, None], status, np.uint8(IGNORED)).astype(np.uint8)
-    return grouped, positives * inside
+    status = np.where(inside[found.image][:, :, None], found.status, np.uint8(IGNORED)).astype(np.uint8)
+    return replace(found, groups=("all", *CROWDED), status=status, positives=found.positives * inside)

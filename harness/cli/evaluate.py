@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +14,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from harness.accuracy.anatomy import Anatomy
+from harness.accuracy.breakdown import Breakdown
 from harness.accuracy.checks import read_json
 from harness.accuracy.evaluate import Comparison, Evaluation, check_coverage, compare
 from harness.accuracy.evaluate import evaluate as measure
+from harness.accuracy.resampled import MOST_RESAMPLES
 
 __all__ = ["evaluate"]
+
+Details = Breakdown | Anatomy
 
 
 def evaluate(
@@ -36,9 +41,15 @@ def evaluate(
         bool,
         typer.Option("--missing-as-empty", help="With --against: an image without results is one with nobody found."),
     ] = False,
+    breakdown: Annotated[
+        bool, typer.Option("--breakdown", help="AP per keypoint, by size, crowding, occlusion and truncation.")
+    ] = False,
+    anatomy: Annotated[
+        bool, typer.Option("--anatomy", help="What jitter, inversion, swap, miss, background and score order cost.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
 ) -> None:
-    """AP of a result file with intervals; --against another one: paired difference."""
+    """AP of a result file with intervals, and where it is lost; --against another one: paired difference."""
     truth = read_json(gt)
     paths = [pred, *(against or [])]
     with _progress() as ticker:
@@ -58,10 +69,19 @@ def evaluate(
             if not missing_as_empty:
                 check_coverage(evaluations[0], other, where=f"{pred} and {path}")
         comparisons = _comparisons(evaluations, bootstrap, seed, ticker)
+        total = min(bootstrap, MOST_RESAMPLES) + 1
+        details: list[dict[str, Details]] = [{} for _ in paths]
+        for path, found, detail in zip(paths, evaluations, details, strict=True):
+            if breakdown:
+                detail["breakdown"] = found.breakdown(ticker(f"parts of {path.name}", total))
+            if anatomy:
+                detail["anatomy"] = found.anatomy(ticker(f"errors of {path.name}", total))
+    answer = _as_json(gt, paths, evaluations, comparisons, details)
     if as_json:
-        print(json.dumps(_as_json(gt, paths, evaluations, comparisons), indent=2, allow_nan=False))
+        print(json.dumps(answer, indent=2, allow_nan=False))
     else:
         _show(paths, evaluations, comparisons)
+        _show_details(paths, answer)
 
 
 def _comparisons(
@@ -93,17 +113,27 @@ def _progress() -> Iterator[Callable[..., Callable[[], None]]]:
 
 
 def _as_json(
-    gt: Path, paths: list[Path], evaluations: list[Evaluation], comparisons: list[Comparison]
+    gt: Path,
+    paths: list[Path],
+    evaluations: list[Evaluation],
+    comparisons: list[Comparison],
+    details: list[dict[str, Details]],
 ) -> dict[str, Any]:
     head, *others = [
-        {"predictions": str(path), **found.to_dict()} for path, found in zip(paths, evaluations, strict=True)
+        {"predictions": str(path), **found.to_dict(), **{name: d.to_dict() for name, d in detail.items()}}
+        for path, found, detail in zip(paths, evaluations, details, strict=True)
     ]
     answer = {"annotations": str(gt), **head}
     if others:
         answer["against"] = [
-            {**other, "comparison": comparison.to_dict()} for other, comparison in zip(others, comparisons, strict=True)
+            {**other, "comparison": {**comparison.to_dict(), **_minus(details[0], detail)}}
+            for other, comparison, detail in zip(others, comparisons, details[1:], strict=True)
         ]
     return answer
+
+
+def _minus(first: dict[str, Details], second: dict[str, Details]) -> dict[str, Any]:
+    return {name: detail.minus(second[name]) for name, detail in first.items()}  # type: ignore[arg-type]
 
 
 def _show(paths: list[Path], evaluations: list[Evaluation], comparisons: list[Comparison]) -> None:
@@ -152,6 +182,57 @@ def _difference_table(first: Path, second: Path, comparison: Comparison) -> Tabl
     return table
 
 
-def _range(ends: tuple[float, float], *, sign: bool = False) -> str:
+def _show_details(paths: list[Path], answer: dict[str, Any]) -> None:
+    out = Console(width=None if Console().is_terminal else 120)
+    others = answer.get("against", [])
+    for path, found in zip(paths, [answer, *others], strict=True):
+        if "breakdown" in found:
+            out.print(_parts_table(f"{path.name}: AP of each part", found["breakdown"]))
+        if "anatomy" in found:
+            out.print(_errors_table(f"{path.name}: AP that each error costs", found["anatomy"]))
+    for path, other in zip(paths[1:], others, strict=True):
+        title, found = f"{paths[0].name} minus {path.name}", other["comparison"]
+        if "breakdown" in found:
+            out.print(_parts_table(f"{title}: AP of each part, paired by image", found["breakdown"], sign=True))
+        if "anatomy" in found:
+            out.print(_errors_table(f"{title}: cost of each error, paired by image", found["anatomy"]))
+
+
+def _parts_table(title: str, found: dict[str, Any], *, sign: bool = False) -> Table:
+    table = _plain_table(title, "", "", "persons", "x 100", f"{100 * found['level']:g} % percentile")
+    for family, parts in found.items():
+        if isinstance(parts, dict):
+            for i, (name, part) in enumerate(parts.items()):
+                count = str(part.get("persons") or "")
+                cells = _cells(part, sign=sign)
+                table.add_row(family if i == 0 else "", name, count, *cells, end_section=i == len(parts) - 1)
+    return table
+
+
+def _errors_table(title: str, found: dict[str, Any]) -> Table:
+    level = f"{100 * found['level']:g} %"
+    table = _plain_table(title, "mended", "count", "alone x 100", level, "one after the other x 100", level, "AP then")
+    for name, row in found["errors"].items():
+        count, after = row.get("count"), row.get("ap_after")
+        cells = (*_cells(row["alone"], sign=True), *_cells(row["step"], sign=True))
+        table.add_row(name, "" if count is None else str(count), *cells, "" if after is None else f"{100 * after:.2f}")
+    return table
+
+
+def _plain_table(title: str, *columns: str) -> Table:
+    table = Table(title=escape(title), title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 or not column else "right")
+    return table
+
+
+def _cells(row: dict[str, Any], *, sign: bool = False) -> tuple[str, str]:
+    if row["value"] is None:
+        return "n/a", f"[dim]{escape(row['reason'])}[/dim]"
+    spread = _range(row["interval"]["percentile"], sign=sign) if row["interval"] else ""
+    return format(100 * row["value"], "+.2f" if sign else ".2f"), spread
+
+
+def _range(ends: Sequence[float], *, sign: bool = False) -> str:
     low, high = (100 * end for end in ends)
     return f"{low:+.2f} to {high:+.2f}" if sign else f"{low:.2f} to {high:.2f}"

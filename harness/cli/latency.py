@@ -175,14 +175,14 @@ def _print_machine(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     from harness.cost.machine import machine
 
     facts = machine()
-    clocks = [
-        f"{min(p['mhz']):.0f} to {max(p['mhz']):.0f} MHz" if p["mhz"] else p["mhz_source"] for p in (before, after)
-    ]
-    console().print(
-        f"{facts['cpu']}, {facts['affinity']} of {facts['cores']} cores, governor {facts['governor'] or 'n/a'}, "
-        f"clocks before {clocks[0]}, after {clocks[1]}; torch {facts['torch']}, python {facts['python']}, {facts['os']}",
-        markup=False,
+    clocks = [f"{p['mhz'][0]:.0f} MHz" if p["mhz"] else p["mhz_source"] for p in (before, after)]
+    parts = (
+        f"{facts['cpu']}, {facts['affinity']} of {facts['cores']} cores",
+        f"governor {facts['governor'] or 'n/a'}",
+        f"first core before {clocks[0]}, after {clocks[1]}",
+        f"torch {facts['torch']}, python {facts['python']}, {facts['os']}",
     )
+    console().print("; ".join(parts), markup=False)
 
 
 def _interval(quantile: Quantile | None, digits: int = 2) -> str:

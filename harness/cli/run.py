@@ -71,7 +71,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Measure what a suite file asks for and is missing; print the table, write the report."""
-    from reports.report import table_of, write_report
+    from reports.report import ablation_tables, table_of, write_report
     from reports.tables import load_rows, to_console
 
     loaded, marked = load_suite(suite, set_, limit)
@@ -81,13 +81,16 @@ def run(
     manifest = run_suite(loaded, keep, sources, options, progress, marked)
     for name in keep.quarantined:
         progress.say(f"damaged record set aside and measured again: {name}")
-    table = table_of(load_rows(keep, manifest), manifest)
+    rows = load_rows(keep, manifest)
+    table, ablations = table_of(rows, manifest), ablation_tables(keep, manifest, rows)
     files = write_report(keep, manifest, report / loaded.name)
     if as_json:
         named = [str(file) for file in files]
-        typer.echo(json.dumps({"manifest": manifest, "table": table.to_json(), "files": named}, indent=1))
+        more = {"ablations": [t.to_json() for t in ablations], "files": named}
+        typer.echo(json.dumps({"manifest": manifest, "table": table.to_json(), **more}, indent=1))
         return
-    to_console(table)
+    for shown in (table, *ablations):
+        to_console(shown)
     for file in files:
         progress.say(f"wrote {file}")
 

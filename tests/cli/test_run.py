@@ -130,7 +130,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(place, tmp_path):
     after = blocks(cut)
     assert len(after) > len(before) and all(after[path] == stamp for path, stamp in before.items())
     uncut = run(place, whole)
-    assert uncut.exit_code == 0 and results(whole) == results(cut) and len(results(whole)) == 3
+    assert uncut.exit_code == 0 and results(whole) == results(cut) and len(results(whole)) >= 3
 
 
 @pytest.mark.parametrize(

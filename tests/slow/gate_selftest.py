@@ -300,7 +300,9 @@ def selftest(arguments: argparse.Namespace) -> dict[str, Any]:
     stored = json.loads(arguments.rounds.read_text())
     pools = {busy: [ratios(r) for r in stored["runs"] if r["busy"] is busy] for busy in (False, True)}
     amounts = {kind: calibrated(defect, arguments.ap_loss / 100, seed) for kind, defect in DEFECTS.items()}
-    harmless = {"perturbed": amounts["jitter"], "retrained": 0.0, "exchanged": 0.0}
+    harmless = {"perturbed": amounts["jitter"], "retrained": 0.0}
+    if BASELINE.is_file():
+        harmless["exchanged"] = 0.0
     speeds = ("quiet", "busy", "quiet-busy")
     sides = (arguments.runs, arguments.runs)
     with ProcessPoolExecutor(2) as pool:
