@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 from harness.accuracy.ap import summarise
 from harness.accuracy.bootstrap import FEW_IMAGES, resample
@@ -90,7 +90,7 @@ def judge_ap(label: str, baseline: Matches, candidate: Matches, limits: Limits =
     few = baseline.num_images < FEW_IMAGES
     return Verdict(
         "ap", label, _rule(loss, -high, -low, limits.margin), before, after, after - before, (float(low), float(high)),
-        _visible(float(np.std(differences)), limits.margin, limits.level),
+        _visible(float(np.std(differences)), limits.margin, -ndtri(limits.level)),
         _join(
             f"warning: {baseline.num_images} images; an interval from fewer than {FEW_IMAGES} is rough" if few else "",
             "warning: the baseline's AP is 0 and cannot become worse" if before == 0 else "",
@@ -126,7 +126,7 @@ def judge_speed(
     """Runs of ratios to the reference network by round. `other_machine` names the baseline's when it is another one.
 
     A run, of at least two blocks of rounds, is the mean of its blocks' log medians. Its error is the larger of two:
-    `drift` with the error of its blocks, and the spread between runs where three or more were made.
+    `drift` with the error of its blocks, and the spread between runs where that is larger and enough were made to tell.
     """
     sides = [[b for run in runs if len(b := _blocks(run)) >= _FEWEST_BLOCKS] for runs in (baseline, candidate)]
     if not all(sides):
@@ -134,19 +134,19 @@ def judge_speed(
         return Verdict(metric, label, "unmeasured", note=f"no run of the timer kept {fewest} rounds or more")
     centres = [np.array([blocks.mean() for blocks in side]) for side in sides]
     before, after = (float(c.mean()) for c in centres)
-    error = float(np.linalg.norm(_errors(sides, centres, drift)))
-    slower, reach = after - before, -ndtri(limits.level) * error
+    error, quantile = _error(sides, centres, drift, limits.level)
+    slower, reach = after - before, quantile * error
     allowed = np.log1p(limits.tolerance)
     verdict = _rule(slower, slower - reach, slower + reach, allowed)
     visible_error = error
     if other_machine:
         visible_error = float(np.hypot(error, OTHER_MACHINE))
-        if verdict == "regression" and slower < -ndtri(limits.level) * visible_error:
+        if verdict == "regression" and slower < quantile * visible_error:
             verdict = "inconclusive"
     return Verdict(
         metric, label, verdict, float(np.exp(before)), float(np.exp(after)), float(np.expm1(slower)),
         (float(np.expm1(slower - reach)), float(np.expm1(slower + reach))),
-        float(np.expm1(_visible(visible_error, allowed, limits.level))),
+        float(np.expm1(_visible(visible_error, allowed, quantile))),
         _join(
             f"baseline from another machine, where ratios differ ({other_machine})" if other_machine else "",
             "certainly slower, within the tolerance" if slower - reach > 0 and slower < allowed else "",
@@ -161,9 +161,9 @@ def _rule(loss: float, low: float, high: float, margin: float) -> str:
     return "regression" if low > 0 and loss > margin else "inconclusive"
 
 
-def _visible(error: float, margin: float, level: float) -> float:
+def _visible(error: float, margin: float, quantile: float) -> float:
     """The smallest loss that is called a regression in 9 of 10 cases, under a normal error."""
-    return float(max(margin, -ndtri(level) * error) + ndtri(_POWER) * error)
+    return float(max(margin, quantile * error) + ndtri(_POWER) * error)
 
 
 def _blocks(run: Sequence[float]) -> np.ndarray:
@@ -173,12 +173,22 @@ def _blocks(run: Sequence[float]) -> np.ndarray:
     return np.array([np.median(b) for b in np.split(values, _BLOCK * np.arange(1, count))]) if count else np.zeros(0)
 
 
-def _errors(sides: Sequence[Sequence[np.ndarray]], centres: Sequence[np.ndarray], drift: float) -> list[float]:
-    """Standard error of each side's mean over runs."""
+def _error(
+    sides: Sequence[Sequence[np.ndarray]], centres: Sequence[np.ndarray], drift: float, level: float
+) -> tuple[float, float]:
+    """Standard error of the difference of the sides' means over runs, and the quantile that its interval takes.
+
+    The spread between runs counts where it is larger than expected, with Student's quantile for its few degrees of
+    freedom; two of them at least, as one tells next to nothing.
+    """
     within = [float(np.mean([b.var(ddof=1) / len(b) for b in side])) for side in sides]
+    expected = sum((drift**2 + w) / len(c) for w, c in zip(within, centres, strict=True))
     freedom = sum(len(c) - 1 for c in centres)
-    seen = sum(float(((c - c.mean()) ** 2).sum()) for c in centres) / freedom if freedom >= 2 else 0.0
-    return [float(np.sqrt(max(seen, drift**2 + w) / len(c))) for w, c in zip(within, centres, strict=True)]
+    spread = sum(float(((c - c.mean()) ** 2).sum()) for c in centres) / max(freedom, 1)
+    seen = spread * sum(1 / len(c) for c in centres)
+    if freedom >= 2 and seen > expected:
+        return float(np.sqrt(seen)), float(stdtrit(freedom, 1 - level))
+    return float(np.sqrt(expected)), float(-ndtri(level))
 
 
 def _check_same_ground(label: str, a: Matches, b: Matches) -> None:

@@ -156,6 +156,20 @@ class TimedCall:
         found = [self._decoded(self._outputs[at], self._turns[at], how) for at in self._outputs]
         return np.concatenate(rows), np.concatenate(found)
 
+    def wobble(self, how: Decoding, share: float = 1e-5) -> np.ndarray:
+        """Pixels (N, K) by which the joints of `poses` move when noise of `share` of a person's highest value is added
+        to the heatmaps: what rounding can do to a joint that the network is not sure of."""
+        noise, found = np.random.default_rng(0), []
+        for at in self._outputs:
+            cut = [self._cut(portion, portion.image) for portion in self._turns[at]]
+            pixels, *geometry = (np.concatenate(part) for part in zip(*cut))
+            maps = self._maps(pixels)
+            height = share * np.abs(maps).max(axis=(1, 2, 3), keepdims=True)
+            shaken = (maps + height * noise.standard_normal(maps.shape)).astype(maps.dtype)
+            both = [self.runner.decode(m, how, *geometry)[..., :2] for m in (maps, shaken)]
+            found.append(np.linalg.norm(both[0].astype(np.float64) - both[1], axis=-1))
+        return np.concatenate(found)
+
     # -- the work of each scope ----------------------------------------------------------------------------------
 
     def _prepared(self, turn: Turn) -> Callable[[], Any]:
@@ -192,14 +206,17 @@ class TimedCall:
 
     def _estimated(self, pixels: np.ndarray, centers: np.ndarray, scales: np.ndarray) -> np.ndarray:
         """Poses (n, K, 3) of crops; nothing of what a pass keeps besides."""
+        return self.runner.decode(self._maps(pixels), Decoding.of(self.runner.protocol), centers, scales)
+
+    def _maps(self, pixels: np.ndarray) -> np.ndarray:
+        """Heatmaps (n, K, h, w) that the poses of crops are read from."""
         runner = self.runner
         images = runner.normalise(pixels)
         plain = runner.forward_many(images, [self.settings])[0]
         mirrored = runner.forward_many(images.flip(-1), [self.settings])[0] if self._flip else None
         plain = replace(plain, exits=plain.exits[-1:])
         mirrored = replace(mirrored, exits=mirrored.exits[-1:]) if mirrored else None
-        maps = list(runner.outcomes(plain, mirrored).values())[-1]  # with flip test the averaged maps come last
-        return runner.decode(maps, Decoding.of(runner.protocol), centers, scales)
+        return list(runner.outcomes(plain, mirrored).values())[-1]  # with flip test the averaged maps come last
 
     def _decoded(self, output: Any, turn: Turn, how: Decoding) -> np.ndarray:
         if self.scope != "network":

@@ -25,16 +25,24 @@ _UNDECIDED = 1e-4  # of a quality threshold: so near to it, the batch decides wh
 def pose_difference(run: Run, rows: Sequence[Row], call: TimedCall) -> dict[str, Any]:
     """`pose_difference_px` of a timed call and the stored pass of the first of `rows` that has one, or the reason.
 
-    Raises MeasurementError when float32 poses differ by more than LARGEST_PX.
+    Joints that the least noise moves by more than LARGEST_PX (two equal peaks, a flat map) tell nothing and are
+    counted as undecided. Raises MeasurementError when the other float32 joints differ by more than LARGEST_PX.
     """
     row, found = next(((r, p) for r in rows if (p := run.scored_pass(r)) is not None), (None, None))
     if row is None or found is None:
         return {"pose_difference_px": None, "pose_difference_reason": "no poses of this row were scored"}
     chosen, decided = _scored(row, found, flip=call.scope != "network" and row.cell.protocol.flip)
-    timed_rows, timed = call.poses(Decoding.of(row.cell.protocol))
-    largest, count = difference(timed_rows, timed, found["index"][decided], chosen.keypoints[decided])
+    how = Decoding.of(row.cell.protocol)
+    timed_rows, timed = call.poses(how)
+    scored = found["index"][decided], chosen.keypoints[decided]
+    largest, count = difference(timed_rows, timed, *scored)
+    undecided = 0
+    if largest is not None and largest > LARGEST_PX:
+        certain = call.wobble(how) <= LARGEST_PX
+        undecided = int(np.sum(~certain))
+        largest, count = difference(timed_rows, timed, *scored, certain=certain)
     if largest is None:
-        return {"pose_difference_px": None, "pose_difference_reason": "none of the timed persons was scored"}
+        return {"pose_difference_px": None, "pose_difference_reason": "no joint of the timed persons to compare"}
     if row.cell.run["dtype"] == "float32" and not largest <= LARGEST_PX:
         raise MeasurementError(
             f"the poses produced while timing differ from the scored ones by up to {largest:.3g} px",
@@ -42,15 +50,20 @@ def pose_difference(run: Run, rows: Sequence[Row], call: TimedCall) -> dict[str,
             expected=f"at most {LARGEST_PX} px, what another batch size does",
             hint="what was timed is not what was scored: delete the pass and run again",
         )
-    return {"pose_difference_px": largest, "pose_difference_persons": count}
+    return {"pose_difference_px": largest, "pose_difference_persons": count, "pose_joints_undecided": undecided}
 
 
 def difference(
-    timed_rows: np.ndarray, timed: np.ndarray, scored_rows: np.ndarray, scored: np.ndarray
+    timed_rows: np.ndarray,
+    timed: np.ndarray,
+    scored_rows: np.ndarray,
+    scored: np.ndarray,
+    certain: np.ndarray | None = None,
 ) -> tuple[float | None, int]:
     """(largest distance in pixels over the joints of the persons in both, how many these are).
 
     Rows (N,), (M,) of the boxes, poses (N, K, 3), (M, K, 3); a joint that is nan in one only is infinitely far.
+    `certain` (N, K): only these joints of `timed`.
     """
     place = {int(row): at for at, row in enumerate(scored_rows)}
     both = [(i, place[int(row)]) for i, row in enumerate(timed_rows) if int(row) in place]
@@ -61,7 +74,9 @@ def difference(
     apart = np.linalg.norm(a - b, axis=-1)
     unlike = np.isnan(a).any(axis=-1) != np.isnan(b).any(axis=-1)
     apart = np.where(unlike, np.inf, np.nan_to_num(apart, nan=0.0, posinf=np.inf))
-    return float(apart.max()), len(set(scored_rows[theirs].tolist()))
+    if certain is not None:
+        apart = apart[certain[ours]]
+    return (float(apart.max()) if apart.size else None), len(set(scored_rows[theirs].tolist()))
 
 
 def _scored(row: Row, found: replay.Pass, *, flip: bool) -> tuple[replay.Selection, np.ndarray]:

@@ -143,7 +143,7 @@ def _build(depth: int, **options: Any) -> nn.Module:
 def _build_tiny(**options: Any) -> nn.Module:
     # Stride 16: at 128x96, stride 32 would leave 4x3 positions, and shuffle_first would need 64 channels a joint.
     # Bottlenecks, because they end wide (17 joints x 4x4 sub-cells = 272 channels) at little cost.
-    return FasterPose(ResNet(Bottleneck, (1, 1, 3), (12, 24, 72)), **options)
+    return FasterPose(ResNet(Bottleneck, (1, 2, 3), (24, 40, 96)), **options)
 
 
 _NOTE = "reconstruction"
@@ -178,7 +178,7 @@ _ASSUMED = Recipe(
     differs=("no recipe is published: SimpleBaseline's, with DARK's targets (the first author's earlier work)",),
 )
 _QUICK = Recipe(
-    epochs=30,
+    epochs=35,
     batch=64,
     lr=2e-3,
     schedule="cosine",

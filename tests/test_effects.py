@@ -127,7 +127,9 @@ def test_two_seeds_that_disagree_span_the_interval():
 
 
 def test_seeds_are_paired_so_what_a_seed_does_to_both_sides_does_not_widen_the_interval():
-    cells = [outcome(all_right_up_to(n + gain), s, loss=k) for s, n in ((0, 2), (1, 6)) for k, gain in (("a", 0), ("b", 1))]
+    cells = [
+        outcome(all_right_up_to(n + gain), s, loss=k) for s, n in ((0, 2), (1, 6)) for k, gain in (("a", 0), ("b", 1))
+    ]
     estimate = ablation(cells, {"loss": "a"}, n=100).effects[0].estimate
     assert (estimate.low, estimate.high) == pytest.approx((0.1, 0.1))
 
@@ -137,9 +139,9 @@ def test_the_spread_over_seeds_is_that_of_a_mean():
     gains = rng.integers(-3, 4, 6)
     cells = [outcome(all_right_up_to(5), s, k=0) for s in range(6)]
     cells += [outcome(all_right_up_to(5 + g), s, k=1) for s, g in enumerate(gains)]
-    estimate = ablation(cells, {"k": 0}, n=4000).effects[0].estimate
+    estimate = ablation(cells, {"k": 0}, n=400).effects[0].estimate
     standard_error = np.std(gains / 10, ddof=1) / np.sqrt(6)
-    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * standard_error, rel=0.2)
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * standard_error, rel=0.25)
 
 
 def test_a_seed_that_failed_on_one_side_is_left_out_of_the_difference():

@@ -117,11 +117,17 @@ def test_a_pass_that_holds_other_poses_than_were_timed_is_a_failure_of_that_row(
     for block in (tmp_path / "records").rglob("block-*.npz"):
         arrays = load_arrays(block)
         for name in [n for n in arrays if n.startswith("keypoints")]:
-            arrays[name][0, 5, 0] += 0.3
+            arrays[name][0, :, 0] += 0.3
         save_arrays(block, arrays)
     row = _run(tmp_path, people, weights)
     assert "latency_b1" not in row["records"]
     assert "0.3 px" in row["reasons"]["latency_b1"] and "scored" in row["reasons"]["latency_b1"]
+
+
+def test_joints_that_rounding_moves_fail_nothing_and_are_counted(tmp_path, people, weights):
+    found = _run(tmp_path, people, weights)["found"]["latency_b1"]  # an untrained network: some maps are all but flat
+    assert found["pose_difference_px"] <= 0.1
+    assert found["pose_joints_undecided"] < 17 * found["pose_difference_persons"] / 2
 
 
 def test_without_weights_there_is_a_time_and_the_reason_why_no_pose_was_compared(tmp_path, people):
@@ -140,5 +146,7 @@ def test_the_difference_is_the_largest_over_the_persons_that_both_have():
     timed[:, :, 2] = 9  # scores are no positions
     assert difference(np.array([7, 5]), timed, np.array([4, 5, 6]), scored) == (5.0, 1)
     assert difference(np.array([9]), timed[:1], np.array([4, 5, 6]), scored) == (None, 0)
+    certain = np.array([[True, False], [True, True]])
+    assert difference(np.array([5, 7]), timed[::-1], np.array([4, 5, 6]), scored, certain) == (0.0, 1)
     timed[1, 0, 0] = np.nan
     assert difference(np.array([7, 5]), timed, np.array([4, 5, 6]), scored)[0] == np.inf

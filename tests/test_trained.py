@@ -41,7 +41,7 @@ def people(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def steps(monkeypatch) -> list[tuple[int, int]]:
-    """(seed, step) of every optimiser step that was taken; `steps.kill_at` is not: see `killed`."""
+    """(seed, step) of every optimiser step that was taken."""
     taken: list[tuple[int, int]] = []
     step = loop._Run.step
 
@@ -165,8 +165,7 @@ def test_a_plan_trains_nothing_and_says_what_is_not_trained_yet(tmp_path, people
 
 
 def test_without_training_data_a_row_says_what_to_give(run):
-    text = SUITE.replace("data: {root: people", "data: {root: elsewhere", 1)
-    (row, *_) = run(text=text.replace("data: {root: people", "data: {root: nowhere"))["rows"]
+    (row, *_) = run(text=SUITE.replace("data: {root: people", "data: {root: nowhere"))["rows"]
     assert "--data nowhere=PATH" in row["reasons"]["accuracy"] and "cost" in row["records"]
 
 

@@ -112,9 +112,7 @@ class Anatomy:
         return {"resamples": len(self.found.samples), "seed": self.seed, "level": LEVEL}
 
     def _costs(self, alone: Resampled, step: Resampled) -> dict[str, dict[str, Any]]:
-        return {
-            name: {"alone": alone.row(i, _NOBODY), "step": step.row(i, _NOBODY)} for i, name in enumerate(ERRORS)
-        }
+        return {name: {"alone": alone.row(i, _NOBODY), "step": step.row(i, _NOBODY)} for i, name in enumerate(ERRORS)}
 
     def _counts(self) -> dict[str, int | None]:
         d = self.diagnosis
@@ -239,9 +237,8 @@ def _kinds(
         np.maximum.at(outside, rows[other], best[other])
     at_mirror = (mirrored >= _AT_JOINT) & (mirror != own_joint) & (mine < _AT_JOINT)
     inverted = at_mirror | ((inside >= _AT_JOINT) & (inside >= outside))
-    chosen = np.select(
-        [mine >= _AS_GOOD, mine >= _AT_JOINT, inverted, outside >= _AT_JOINT], [_GOOD, _JITTER, _INVERSION, _SWAP], _MISS
-    )
+    conditions = [mine >= _AS_GOOD, mine >= _AT_JOINT, inverted, outside >= _AT_JOINT]
+    chosen = np.select(conditions, [_GOOD, _JITTER, _INVERSION, _SWAP], _MISS)
     labelled = gt.keypoints[person[poses], :, 2] > 0
     kinds = np.full((len(person), len(sigmas)), _UNLABELLED, dtype=np.int8)
     kinds[poses] = np.where(labelled, chosen, _UNLABELLED)

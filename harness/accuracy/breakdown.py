@@ -3,7 +3,10 @@
 A part's AP is COCO's with the persons of other parts ignored, as COCO's area ranges ignore persons of other sizes. By
 size, poses of other sizes that match nobody are ignored too, so medium and large are COCO's APm and APl. In the other
 families a pose belongs to the person of its image with whom it has the highest OKS, and one that reaches OKS 0.1 with
-nobody to no part. (Subsets by overlap and by labelled joints: Ronchi and Perona, ICCV 2017, section 4.)
+nobody to no part. A keypoint's AP is that of a skeleton of this joint only, over the persons in whom it is labelled; a
+pose of another person is ignored when it matches nobody, one that is near nobody counts.
+
+(Subsets by overlap and by labelled joints: Ronchi and Perona, ICCV 2017, section 4.)
 """
 
 from __future__ import annotations
@@ -78,8 +81,9 @@ def breakdown(
         for family, names in members.items()
         for name, member in names.items()
     ]
-    curves = [Curves(_match_joint(gt, dets, sigmas, j), each_group=True) for j in range(len(joints))]
-    curves.append(Curves(_match_parts(gt, dets, sigmas, members), each_group=True))
+    nearest = _nearest_person(gt, dets, sigmas)
+    curves = [Curves(_match_joint(gt, dets, sigmas, nearest, j), each_group=True) for j in range(len(joints))]
+    curves.append(Curves(_match_parts(gt, dets, sigmas, nearest, members), each_group=True))
     weights = image_weights(len(gt.image_ids), resamples, seed) if resamples else np.empty((0, len(gt.image_ids)))
     return Breakdown(tuple(parts), resampled(curves, weights, progress), seed)
 
@@ -145,16 +149,20 @@ def _one_joint(gt: GroundTruth, j: int) -> GroundTruth:
     return replace(gt, keypoints=points, ignore=gt.ignore | (points[:, 0, 2] <= 0))
 
 
-def _match_joint(gt: GroundTruth, dets: Detections, sigmas: Sequence[float], j: int) -> Matches:
+def _match_joint(gt: GroundTruth, dets: Detections, sigmas: Sequence[float], nearest: np.ndarray, j: int) -> Matches:
     """As if a skeleton had this joint only; OKS is then the similarity of the joint."""
     one, poses = _one_joint(gt, j), replace(dets, xy=dets.xy[:, j : j + 1])
-    return match_groups(one, poses, sigmas[j : j + 1], {_EVERYBODY: within_area(one, poses, _EVERYBODY)})
+    outside = np.append(one.ignore, False)[nearest]
+    return match_groups(one, poses, sigmas[j : j + 1], {_EVERYBODY: (one.ignore, outside)})
 
 
 def _match_parts(
-    gt: GroundTruth, dets: Detections, sigmas: Sequence[float], members: dict[str, dict[str, np.ndarray | None]]
+    gt: GroundTruth,
+    dets: Detections,
+    sigmas: Sequence[float],
+    nearest: np.ndarray,
+    members: dict[str, dict[str, np.ndarray | None]],
 ) -> Matches:
-    nearest = _nearest_person(gt, dets, sigmas)
     groups: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for family, names in members.items():
         for name, member in names.items():

@@ -69,7 +69,6 @@ class Evaluation:
         found = self.intervals.get(name)
         return {"value": self.stats[name], "interval": found.to_dict() if found else None}
 
-
     def breakdown(self, progress: Progress | None = None) -> Breakdown:
         """On whom and on which joints AP is lost, with intervals from at most 200 of the resamples."""
         return breakdown(

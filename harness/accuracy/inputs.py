@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.accuracy.best import AT_ONCE, BestPoses, Block
 from harness.accuracy.checks import (
     Faults,
     annotation_faults,
@@ -23,11 +24,7 @@ from harness.errors import DataError
 
 __all__ = ["Detections", "GroundTruth"]
 
-MAX_DETECTIONS = 20  # per image, best scores first (COCO keypoint protocol)
-_AT_ONCE = 10_000  # results that are dicts at the same time
 _CROWDPOSE_AREA = 0.53  # CrowdPose has no area: its evaluator takes this part of the box
-
-_Block = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -141,8 +138,8 @@ class Detections:
         """Checks COCO results, a list or anything that yields them. `known_images`: ids that may occur though they
         are not evaluated.
 
-        Results are taken 10,000 at a time and kept as arrays, the 20 best of each image: at most
-        20 x images x (16 K + 56) bytes, twice that while they are put in order, however many results there are.
+        Results are taken 10,000 at a time and kept as arrays of 16 K + 16 bytes for a pose, the 20 best of each
+        image. So memory grows with the poses that are kept, not with the number of results.
 
         Raises DataError that lists all faults.
         """
@@ -155,28 +152,30 @@ class Detections:
         number = {image: i for i, image in enumerate(gt.image_ids.tolist())}
         known = set(number) | set(known_images or ())
         joints = gt.keypoints.shape[1]
-        faults, best, boxed, done = Faults(where), _BestPoses(), False, 0
+        faults, done, boxed = Faults(where), 0, False
+        best = BestPoses(joints, boxed=False)
         for block in _blocks(results):
-            boxed = boxed or (not done and isinstance(block[0], Mapping) and _has_box(block[0]))
+            if not done:
+                boxed = isinstance(block[0], Mapping) and _has_box(block[0])
+                best = BestPoses(joints, boxed=boxed)
             for n, result in enumerate(block, done):
                 faults.extend(result_faults(n, result, known, joints, gt.category, boxed))
             done += len(block)
             if not faults.count:
                 best.add(_arrays([r for r in block if r["image_id"] in number], number, joints, boxed))
         faults.check(f"COCO keypoint results with {joints} joints for the images of the annotations")
-        return cls._ordered(best, joints, boxed)
+        return cls._ordered(best, boxed)
 
     @classmethod
-    def _ordered(cls, best: _BestPoses, joints: int, boxed: bool) -> Detections:
-        count = best.count
-        image, score, xy, box = best.ordered(joints)
+    def _ordered(cls, best: BestPoses, boxed: bool) -> Detections:
+        image, score, xy, box = best.ordered()
         if boxed:
             # QUIRK: a box in the *first* result makes pycocotools take the box area for every result;
             # this moves APm and APl (loadRes; hrnet card G8)
             area = box[:, 2:].prod(axis=1)
         else:
             area = np.ptp(xy, axis=1).prod(axis=1) if len(xy) else np.zeros(0)
-        return cls(image, xy, score, area, box if boxed else None, count, _result_notes(xy, image, boxed))
+        return cls(image, xy, score, area, box if boxed else None, best.count, _result_notes(xy, image, boxed))
 
     def subset(self, keep: np.ndarray) -> Detections:
         """The poses that `keep`, (D,) bool or indices, names."""
@@ -198,76 +197,19 @@ class Detections:
         return results
 
 
-class _BestPoses:
-    """The 20 best poses of each image among all that were added; ties go to the pose that was added first."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._blocks: list[_Block] = []
-        self._limit = 20 * _AT_ONCE
-
-    def add(self, block: _Block) -> None:
-        """A block is (image (B,), score (B,), xy (B, K, 2), box (B, 4) or (B, 0))."""
-        self.count += len(block[0])
-        self._blocks.append(block)
-        held = sum(len(b[0]) for b in self._blocks)
-        if held > self._limit:
-            self._limit = 2 * self._drop_worse() + 20 * _AT_ONCE
-
-    def ordered(self, joints: int) -> _Block:
-        """All that is kept, by image, then by falling score; empties this object, block by block."""
-        image, score, order = self._ranked()
-        place = np.full(len(image), -1)
-        place[order] = np.arange(len(order))
-        boxed = bool(self._blocks) and self._blocks[0][3].shape[1]
-        xy, box = np.empty((len(order), joints, 2)), np.empty((len(order), 4 if boxed else 0))
-        start = 0
-        while self._blocks:  # each is freed when it is copied
-            _, _, points, boxes = self._blocks.pop(0)
-            to = place[start : start + len(points)]
-            xy[to[to >= 0]], box[to[to >= 0]] = points[to >= 0], boxes[to >= 0]
-            start += len(points)
-        return image[order], score[order], xy, box
-
-    def _ranked(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image and score of all poses held, and the indices of those to keep in the final order."""
-        image = np.concatenate([np.zeros(0, dtype=np.int64), *(b[0] for b in self._blocks)])
-        score = np.concatenate([np.zeros(0), *(b[1] for b in self._blocks)])
-        order = np.lexsort((-score, image))
-        return image, score, order[_rank_in_group(image[order]) < MAX_DETECTIONS]
-
-    def _drop_worse(self) -> int:
-        image, _, order = self._ranked()
-        keep = np.zeros(len(image), dtype=bool)
-        keep[order] = True
-        start = 0
-        for i, block in enumerate(self._blocks):
-            here = keep[start : start + len(block[0])]
-            start += len(here)
-            self._blocks[i] = (block[0][here], block[1][here], block[2][here], block[3][here])
-        return len(order)
-
-
 def _blocks(results: Iterable[Any]) -> Iterator[list[Any]]:
     rest = iter(results)
-    while block := list(islice(rest, _AT_ONCE)):
+    while block := list(islice(rest, AT_ONCE)):
         yield block
 
 
-def _arrays(rows: list[Mapping[str, Any]], number: dict[Any, int], joints: int, boxed: bool) -> _Block:
+def _arrays(rows: list[Mapping[str, Any]], number: dict[Any, int], joints: int, boxed: bool) -> Block:
     image = np.array([number[r["image_id"]] for r in rows], dtype=np.int64)
     score = np.array([r["score"] for r in rows], dtype=np.float64)
     # a copy, so that the third numbers are not kept alive by the view
     xy = _flat([r["keypoints"] for r in rows]).reshape(-1, joints, 3)[..., :2].copy()
     box = _flat([r["bbox"] for r in rows]).reshape(-1, 4) if boxed else np.empty((len(rows), 0))
     return image, score, xy, box
-
-
-def _rank_in_group(sorted_groups: np.ndarray) -> np.ndarray:
-    """0, 1, 2, ... within each run of equal values."""
-    changes = sorted_groups[1:] != sorted_groups[:-1]
-    starts = np.flatnonzero(np.r_[len(sorted_groups) > 0, changes])
-    return np.arange(len(sorted_groups)) - np.repeat(starts, np.diff(np.r_[starts, len(sorted_groups)]))
 
 
 def _flat(rows: list[Any]) -> np.ndarray:
@@ -300,8 +242,11 @@ def _result_notes(xy: np.ndarray, image: np.ndarray, boxed: bool) -> tuple[str, 
         notes.append("the first result has a bbox: areas of predictions are box areas (this moves APm and APl)")
     order = np.lexsort((xy[:, 0, 1], xy[:, 0, 0], image))
     before, after = order[:-1], order[1:]
-    near = (image[before] == image[after]) & (xy[before, 0] == xy[after, 0]).all(axis=1)
-    copies = int((xy[before[near]] == xy[after[near]]).all(axis=(1, 2)).sum())
+    same = image[before] == image[after]
+    for j in range(xy.shape[1]):  # joint by joint, as copies of all would fill the memory
+        before, after = before[same], after[same]
+        same = (xy[before, j] == xy[after, j]).all(axis=1)
+    copies = int(same.sum())
     if copies:
         notes.append(f"{copies} poses occur twice in their image; each copy counts as a false positive")
     return tuple(notes)

@@ -18,6 +18,7 @@ _LONGEST = 16 * _CHUNK  # of one element: a faulty file must not fill the memory
 _NEAR_END = 16  # a word or number that the chunk cuts fails at most this far before its end
 _ARRAY, _VALUE = object(), object()
 _DECODER = json.JSONDecoder()
+_AFTER = tuple(" \t\n\r,]")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -93,14 +94,16 @@ class _Window:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                cut = error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _NEAR_END
-                if not (cut and self._more(_LONGEST)):
-                    raise self._fault(error.msg, error.pos, cut=cut) from error
+                unended = error.msg.startswith("Unterminated")
+                near_end = error.pos >= len(self._text) - _NEAR_END
+                ahead = error.pos - self._at
+                if not ((unended or near_end) and self._more(_LONGEST)):
+                    raise self._fault(error.msg, self._at + ahead, unended=unended) from error
             except RecursionError as error:
                 raise self._fault("nested too deeply", self._at) from error
             else:
-                # a number at the end of the chunk may go on in the next
-                if end < len(self._text) or not self._more(_LONGEST):
+                # a number at the end of the chunk may go on in the next: 1 is then the beginning of 1.5e3
+                if self._text[end : end + 1] in _AFTER or not self._more(_LONGEST):
                     self._at = end
                     return value
 
@@ -113,8 +116,8 @@ class _Window:
         self._text, self._at, self._ended = self._text[self._at :] + read, 0, not read
         return bool(read)
 
-    def _fault(self, message: str, position: int, *, cut: bool = False) -> DataError:
-        cut = self._ended and (cut or position >= len(self._text.rstrip()))
+    def _fault(self, message: str, position: int, *, unended: bool = False) -> DataError:
+        cut = self._ended and (unended or position >= len(self._text.rstrip()))
         return DataError(
             "the JSON ends too early" if cut else f"not valid JSON: {message}",
             where=f"{self._name}:{self._lines + self._text.count(chr(10), 0, position)}",

@@ -199,24 +199,36 @@ def _show_details(paths: list[Path], answer: dict[str, Any]) -> None:
 
 
 def _parts_table(title: str, found: dict[str, Any], *, sign: bool = False) -> Table:
-    table = _plain_table(title, "", "", "persons", "x 100", f"{100 * found['level']:g} % percentile")
+    counted = () if sign else ("persons",)
+    table = _plain_table(title, "", "", *counted, "x 100", f"{100 * found['level']:g} % percentile")
     for family, parts in found.items():
         if isinstance(parts, dict):
             for i, (name, part) in enumerate(parts.items()):
-                count = str(part.get("persons") or "")
-                cells = _cells(part, sign=sign)
-                table.add_row(family if i == 0 else "", name, count, *cells, end_section=i == len(parts) - 1)
+                count = [_count(part[key]) for key in counted]
+                table.add_row("" if i else family, name, *count, *_cells(part, sign=sign))
+            table.add_section()
     return table
 
 
 def _errors_table(title: str, found: dict[str, Any]) -> Table:
-    level = f"{100 * found['level']:g} %"
-    table = _plain_table(title, "mended", "count", "alone x 100", level, "one after the other x 100", level, "AP then")
+    level, whole = f"{100 * found['level']:g} %", "ap" in found  # a difference has no counts
+    columns = ("alone x 100", level, "one after the other x 100", level)
+    table = _plain_table(title, "mended", *(["count"] if whole else []), *columns, *(["AP then"] if whole else []))
     for name, row in found["errors"].items():
-        count, after = row.get("count"), row.get("ap_after")
-        cells = (*_cells(row["alone"], sign=True), *_cells(row["step"], sign=True))
-        table.add_row(name, "" if count is None else str(count), *cells, "" if after is None else f"{100 * after:.2f}")
+        cells = [*_cells(row["alone"], sign=True), *_cells(row["step"], sign=True)]
+        after = row.get("ap_after")
+        ends = (_count(row["count"]), "n/a" if after is None else f"{100 * after:.2f}") if whole else ()
+        table.add_row(name, *ends[:1], *cells, *ends[1:])
+    if whole:
+        table.caption = (
+            f"{found['mirrored']} of the inversions are at the left or right counterpart; "
+            f"{found['duplicates']} of the background poses are at a person who has a pose"
+        )
     return table
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else str(number)
 
 
 def _plain_table(title: str, *columns: str) -> Table:

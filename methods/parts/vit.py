@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
+from torchvision.ops.stochastic_depth import StochasticDepth
 
 from methods.parts.arithmetic import conv_macs
 

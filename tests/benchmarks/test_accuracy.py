@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from harness.accuracy.ap import summarise
 from harness.accuracy.bootstrap import intervals
+from harness.accuracy.evaluate import evaluate
 from harness.accuracy.inputs import Detections, GroundTruth
 from harness.accuracy.match import match
 from harness.pose.skeletons import COCO
@@ -128,16 +131,57 @@ def _million() -> None:
     truth, found = _arrays(_world(10.0))
     start = time.perf_counter()
     intervals(match(truth, found, COCO.sigmas), 20)
-    print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    print(time.perf_counter() - start, _peak_gib())
+
+
+def _from_file(path: str, images: int) -> None:
+    """The same for results in a file, read by `evaluate`, judged on a sample when more than 200,000 are kept."""
+    gt = _truth(images, 2 * images, np.random.default_rng(0))
+    before, start = _peak_gib(), time.perf_counter()
+    evaluation = evaluate(gt, path, bootstrap=0, judge=False)
+    print(time.perf_counter() - start, _peak_gib() - before, len(evaluation.poses.score))
+
+
+def _peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _child(*arguments: object) -> list[float]:
+    command = [sys.executable, __file__, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [float(word) for word in done.stdout.split()]
+
+
+def _write_results(path: Path, count: int, images: int) -> None:
+    """`count` results over all images, from a thousand different poses."""
+    rng = np.random.default_rng(1)
+    poses = [json.dumps(rng.uniform(0, 600, 51).round(2).tolist()) for _ in range(1000)]
+    with path.open("w") as file:
+        for i in range(count):
+            score = (i * 7919 % count) / count
+            file.write("[" if i == 0 else ",\n")
+            file.write(
+                f'{{"image_id": {i % images}, "category_id": 1, "keypoints": {poses[i % 1000]}, "score": {score}}}'
+            )
+        file.write("]")
 
 
 def test_a_million_detections_fit_in_four_gigabytes(capsys):
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=True)
-    seconds, gigabytes = map(float, done.stdout.split())
+    seconds, gigabytes = _child()
     with capsys.disabled():
         print(f"\n1,000,000 detections: {seconds:.1f} s with 20 resamples, peak {gigabytes:.2f} GiB (limit 4)")
     assert gigabytes <= 4
 
 
+@pytest.mark.parametrize(("images", "kept"), [(5_000, 100_000), (50_000, 1_000_000)])
+def test_a_file_of_a_million_detections_takes_memory_for_those_kept_only(tmp_path, capsys, images, kept):
+    _write_results(tmp_path / "results.json", 1_000_000, images)
+    seconds, gigabytes, left = _child(tmp_path / "results.json", images)
+    with capsys.disabled():
+        print(f"\nfile of 1,000,000 on {images:,} images: {seconds:.0f} s, {gigabytes:.2f} GiB more, {left:,.0f} kept")
+    assert left == kept
+    assert gigabytes * 2**30 <= 200e6 + kept * 500
+
+
 if __name__ == "__main__":
-    _million()
+    _from_file(sys.argv[1], int(sys.argv[2])) if len(sys.argv) > 1 else _million()

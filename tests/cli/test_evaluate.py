@@ -3,11 +3,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.accuracy.anatomy import ERRORS
+from harness.accuracy.ap import STAT_NAMES
 from harness.accuracy.evaluate import SCHEMA
+from harness.pose.skeletons import COCO
 
 JOINTS = 17
 
@@ -115,6 +119,96 @@ def test_bad_input_ends_with_code_three_and_one_message(files, tmp_path):
     unknown = _run("--gt", files["gt"], "--pred", files["good"], "--evaluator", "crowdpos")
     assert unknown.returncode == 3
     assert "did you mean crowdpose" in unknown.stderr
+
+
+@pytest.fixture(scope="module")
+def detailed(tmp_path_factory) -> dict:
+    """The whole answer: both flags, against a worse file and against itself."""
+    folder, gt = tmp_path_factory.mktemp("detailed"), _world()
+    for name, content in {"gt": gt, "good": _results(gt, 4.0), "bad": _results(gt, 14.0)}.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    good, bad = str(folder / "good.json"), str(folder / "bad.json")
+    command = ["--gt", str(folder / "gt.json"), "--pred", good, "--against", bad, "--against", good]
+    done = _run(*command, "--bootstrap", "20", "--breakdown", "--anatomy", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_where_ap_is_lost_is_told_with_paired_differences(detailed):
+    worse, itself = detailed["against"]
+    for key in ("breakdown", "anatomy"):
+        assert detailed[key]["resamples"] == 20
+        assert key in worse["comparison"]
+    miss = worse["comparison"]["anatomy"]["errors"]["miss"]["alone"]
+    low, high = miss["interval"]["percentile"]
+    assert low <= miss["value"] <= high < 0  # the worse file loses more by it
+    for row in itself["comparison"]["anatomy"]["errors"].values():
+        assert row["alone"]["value"] == row["step"]["value"] == 0
+        assert row["alone"]["interval"]["percentile"] == [0, 0]
+    assert worse["comparison"]["breakdown"]["keypoint"]["nose"]["value"] > 0
+    assert detailed["breakdown"]["size"]["medium"]["reason"] == "no person of this kind"
+
+
+def _keys(value) -> set[str]:
+    if isinstance(value, list):
+        return set().union(*map(_keys, value))
+    return set(value).union(*map(_keys, value.values())) if isinstance(value, dict) else set()
+
+
+def test_every_key_that_is_printed_is_in_the_document(detailed):
+    page = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    printed = _keys(detailed) - set(COCO.joints)
+    assert sorted(key for key in printed if f"`{key}`" not in page) == []
+    assert f"`{SCHEMA}`" in page
+    assert all(f"`{name}`" in page for names in STAT_NAMES.values() for name in names)
+
+
+def test_the_tables_of_where_ap_is_lost_name_every_part_and_error(files):
+    done = _run(
+        "--gt", files["gt"], "--pred", files["good"], "--against", files["bad"], "--bootstrap", "20", "--no-judge",
+        "--breakdown", "--anatomy",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for text in ("left_wrist", "three or more others", "cut by the edge", *ERRORS, "one after the other"):
+        assert text in done.stdout
+    assert "good.json minus bad.json: cost of each error" in done.stdout
+
+
+def test_nobody_to_be_found_is_all_null_with_reasons_and_no_failure(files, tmp_path):
+    empty = {**_world(), "annotations": []}
+    (tmp_path / "empty.json").write_text(json.dumps(empty))
+    (tmp_path / "none.json").write_text("[]")
+    pred = ["--pred", str(tmp_path / "none.json"), "--against", files["good"], "--missing-as-empty"]
+    command = ["--gt", str(tmp_path / "empty.json"), *pred, "--bootstrap", "10", "--breakdown", "--anatomy"]
+    done = _run(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    rows = [*answer["stats"].values(), *answer["breakdown"]["keypoint"].values(), answer["anatomy"]["ap"]]
+    rows += answer["against"][0]["comparison"]["differences"].values()
+    assert all(row["value"] is None and row["reason"] for row in rows)
+    shown = _run(*command)
+    assert shown.returncode == 0, shown.stderr
+    assert "n/a" in shown.stdout
+
+
+def test_faulty_results_are_listed_together(files, tmp_path):
+    good = _results(_world(), 4.0)
+    results = [*good, {**good[0], "image_id": 999}, {**good[1], "score": float("nan")}]
+    (tmp_path / "faulty.json").write_text(json.dumps(results))
+    done = _run("--gt", files["gt"], "--pred", str(tmp_path / "faulty.json"))
+    assert done.returncode == 3
+    assert "image 999 is not in the annotations" in " ".join(done.stderr.split())
+    assert "score is nan" in " ".join(done.stderr.split())
+
+
+def test_few_images_and_poses_given_twice_are_remarked(tmp_path):
+    gt = _world(5)
+    (tmp_path / "gt.json").write_text(json.dumps(gt))
+    (tmp_path / "twice.json").write_text(json.dumps(_results(gt, 4.0) * 2))
+    done = _run("--gt", str(tmp_path / "gt.json"), "--pred", str(tmp_path / "twice.json"), "--bootstrap", "20")
+    assert done.returncode == 0, done.stderr
+    assert "only 5 images" in done.stdout
+    assert "5 poses occur twice" in done.stdout
 
 
 def test_the_verb_starts_without_torch():

@@ -93,7 +93,7 @@ def test_a_panel_for_each_batch_and_logarithms_for_wide_ones(made, timed):
 
 def test_the_report_holds_the_figure_only_where_samples_were_kept(made, timed, tmp_path):
     with_samples = made.manifest([timed("one", [1.0, 2.0, 3.0])])
-    without = made.manifest([made.row("one", gmacs=1.0, ms={1: 5.0})])
+    without = made.manifest([made.row("other", gmacs=1.0, ms={1: 5.0})])
     names = {p.name for p in write_report(made.store, with_samples, tmp_path / "a")}
     assert {"latency_distributions.png", "latency_distributions.svg", "latency_distributions.pdf"} <= names
     assert "(latency_distributions.png)" in (tmp_path / "a/report.md").read_text()

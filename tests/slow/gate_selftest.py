@@ -205,13 +205,15 @@ def measure_rounds(path: Path, count: int = 24) -> None:
     """Stored interleaved rounds: runs in processes of their own, every other one beside a busy core."""
     from harness.cost.machine import machine
 
-    runs = []
-    for i in range(count):
-        runs += [{"busy": bool(i % 2), **run} for run in in_new_process(1, busy=bool(i % 2))]
-        print(f"run {i + 1} of {count}: {np.median(ratios(runs[-1])):.4f}", file=sys.stderr)
-    about = {"networks": NETWORKS, "threads": 1, "batch": 1, "rounds": ROUNDS, "machine": machine()}
+    about = {"networks": NETWORKS, "threads": 1, "batch": 1, "rounds": ROUNDS, "machine": machine(), "runs": []}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**about, "runs": runs}) + "\n")
+    for i in range(count):
+        for run in in_new_process(1, busy=bool(i % 2)):
+            kept = len(run["network_ms"])
+            print(f"run {i + 1} of {count}: {kept} rounds, {run['starved']} starved", file=sys.stderr)
+            if kept >= ROUNDS // 2:
+                about["runs"].append({"busy": bool(i % 2), **run})
+        path.write_text(json.dumps(about) + "\n")
 
 
 def ratios(run: dict[str, Any]) -> np.ndarray:
