@@ -57,5 +57,14 @@ test: lint types
 test-slow: $(VENV)/installed-test
 	$(PYTEST) -m slow
 
+# on the committed baseline; exit 1 when AP, cost or speed became worse
+.PHONY: gate gate-selftest
+gate: install
+	$(PP) run suites/ci.yaml
+	$(PP) gate results/baselines/ci.json ci --repeat 3 --confirm --junit results/reports/ci/gate.xml --summary results/reports/ci/gate.md
+
+gate-selftest: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/slow/gate_selftest.py $(ARGS)
+
 bench: $(VENV)/installed-test
 	$(PYTEST) -m benchmark_suite -s tests/benchmarks

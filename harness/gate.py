@@ -30,7 +30,8 @@ from harness.gate_snapshot import Cost
 __all__ = ["DRIFT", "OTHER_MACHINE", "Limits", "Verdict", "judge_ap", "judge_cost", "judge_speed"]
 
 DRIFT = 0.015
-"""sd of the log ratio between two runs on one machine, beyond what rounds within a run show (gate self-test)"""
+"""sd of the log ratio between two runs on one machine, beyond what rounds within a run show: an assumption, which
+`make gate-selftest` puts to the test on the machine at hand"""
 OTHER_MACHINE = 0.10
 """sd of the log ratio between machines: another processor favours other layers. No regression is called within it."""
 _BLOCK = 5  # rounds; neighbouring rounds share their disturbance, so blocks of them are the samples

@@ -14,7 +14,7 @@ from harness.gate_snapshot import Row, Snapshot, Speed, take
 from harness.store import Store
 
 if TYPE_CHECKING:
-    from harness.run import Options, Progress
+    from harness.rows import Options, Progress
     from harness.sources import Sources
     from harness.suite import Suite
 

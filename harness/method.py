@@ -243,9 +243,7 @@ def _modules() -> Sequence[tuple[str, Callable[[], Any]]]:
     found: list[tuple[str, Callable[[], Any]]] = []
     for info in pkgutil.iter_modules([str(folder)]):
         if not info.ispkg:
-            found.append(
-                (f"methods.{info.name}", partial(importlib.import_module, f"methods.{info.name}"))
-            )
+            found.append((f"methods.{info.name}", partial(importlib.import_module, f"methods.{info.name}")))
     for point in entry_points(group="paretopose.methods"):
         found.append((f"entry point {point.name} ({point.value})", point.load))
     return found
@@ -259,9 +257,7 @@ def variants() -> dict[str, Variant]:
     for source, load in _modules():
         for variant in getattr(load(), "VARIANTS", ()):
             if variant.name in table:
-                raise UserError(
-                    f"two variants are named '{variant.name}'", where=f"{origin[variant.name]}, {source}"
-                )
+                raise UserError(f"two variants are named '{variant.name}'", where=f"{origin[variant.name]}, {source}")
             table[variant.name], origin[variant.name] = variant, source
     return table
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from harness import replay, suite
+from harness.cells import expand
 from harness.data.annotation_file import parse_json
 from harness.data.boxes import Boxes
 from harness.data.crops import affine, center_scale, warp
@@ -110,7 +111,7 @@ def _cell(method: str, assignments: Sequence[str]) -> suite.Cell:
     }
     knobs = {k: v for k, v in values.items() if k.removeprefix("protocol.") not in protocol}
     line = suite.MethodSpec(variant=method, set=knobs, protocol=protocol)
-    return suite.expand(suite.Suite(name="predict", methods=(line,)))[0]
+    return expand(suite.Suite(name="predict", methods=(line,)))[0]
 
 
 def _boxes(

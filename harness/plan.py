@@ -7,11 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
+from harness.cells import expand
+from harness.costing import state_of_cost
 from harness.rows import Options, Progress, Row
-from harness.run import Run
+from harness.scoring import joint_key, state_of_accuracy
+from harness.session import Session
 from harness.sources import Sources
 from harness.store import Store
-from harness.suite import AccuracySpec, LatencySpec, Suite, expand
+from harness.suite import AccuracySpec, LatencySpec, Suite
 from harness.suite_file import Marked
 from harness.timing import attach_known
 
@@ -67,52 +70,52 @@ def plan_suite(suite: Suite, store: Store, sources: Sources, marked: Marked | No
     """The plan of a suite. Raises what `run_suite` would raise about the suite, data roots and weights."""
     cells = expand(suite, marked)
     sources.check(cells)
-    run = Run(suite, cells, store, sources, Options(), Progress())
-    states = _states(run, suite)
+    session = Session(suite, cells, store, sources, Options(), Progress())
+    states = _states(session, suite)
     numbers: dict[str, int] = {}
     planned: list[PlannedCell] = []
     waiting: dict[int, Row] = {}
-    for row in run.rows:
+    for row in session.rows:
         state, number = states[row].get("accuracy"), None
         if state in ("to do", "cached"):
-            number = numbers.setdefault(run.joint_key(row), len(numbers) + 1)
+            number = numbers.setdefault(joint_key(session, row), len(numbers) + 1)
         if state == "to do" and number is not None:
             waiting.setdefault(number, row)
         planned.append(PlannedCell(row.cell.label, number, states[row]))
-    persons = sum(len(run.inputs(row).boxes) for row in waiting.values())
-    gmacs = [_gmacs(run, row) for row in waiting.values()]
+    persons = sum(len(session.inputs(row).boxes) for row in waiting.values())
+    gmacs = [_gmacs(session, row) for row in waiting.values()]
     minutes = None if None in gmacs else sum(g for g in gmacs if g is not None) / _GMACS_PER_SECOND / 60
     return Plan(tuple(planned), len(waiting), persons, minutes, persons * _BYTES_PER_POSE * 2 / 1e6)
 
 
-def _states(run: Run, suite: Suite) -> dict[Row, dict[str, str]]:
+def _states(session: Session, suite: Suite) -> dict[Row, dict[str, str]]:
     """By row and measurement: `cached`, `to do`, or why there will be none."""
     accuracy, latency = suite.measure.accuracy, suite.measure.latency
-    states: dict[Row, dict[str, str]] = {row: {} for row in run.rows}
+    states: dict[Row, dict[str, str]] = {row: {} for row in session.rows}
     for row, state in states.items():
         if suite.measure.cost:
-            with run.guard([row], "cost"):
-                state["cost"] = run.state_of_cost(row)
+            with session.guard([row], "cost"):
+                state["cost"] = state_of_cost(session, row)
         if accuracy:
-            with run.guard([row], "accuracy"):
-                state["accuracy"] = run.state_of_accuracy(row, AccuracySpec() if accuracy is True else accuracy)
+            with session.guard([row], "accuracy"):
+                state["accuracy"] = state_of_accuracy(session, row, AccuracySpec() if accuracy is True else accuracy)
         if latency:
-            state["latency"] = _state_of_latency(run, row, LatencySpec() if latency is True else latency)
+            state["latency"] = _state_of_latency(session, row, LatencySpec() if latency is True else latency)
         state |= {name: reason for name, reason in row.reasons.items() if name not in state}
     return states
 
 
-def _state_of_latency(run: Run, row: Row, spec: LatencySpec) -> str:
+def _state_of_latency(session: Session, row: Row, spec: LatencySpec) -> str:
     if row.weights is None and row.variant.open_file is not None:
         return row.lacking
     for batch in spec.batch:
-        attach_known(run, [row], spec, batch)
+        attach_known(session, [row], spec, batch)
     return "cached" if all(f"latency_b{batch}" in row.records for batch in spec.batch) else "to do"
 
 
-def _gmacs(run: Run, row: Row) -> float | None:
+def _gmacs(session: Session, row: Row) -> float | None:
     """Work of the pass of a row, None when its cost is not known yet."""
     cost = row.records.get("cost")
     if cost is None:
         return None
-    return len(run.inputs(row).boxes) * (2 if row.cell.protocol.flip else 1) * cost.result["macs"] / 1e9
+    return len(session.inputs(row).boxes) * (2 if row.cell.protocol.flip else 1) * cost.result["macs"] / 1e9

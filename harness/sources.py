@@ -32,9 +32,7 @@ def assignments(pairs: Sequence[str], option: str) -> dict[str, Path]:
             raise SuiteError(f"{option} {pair}", expected=f"{option} NAME=PATH")
         path = Path(text).expanduser()
         if not path.exists():
-            raise SuiteError(
-                f"{option} {name}: there is no {text}", hint="give the path of an existing file or folder"
-            )
+            raise SuiteError(f"{option} {name}: there is no {text}", hint="give the path of an existing file or folder")
         found[name] = path
     return found
 
@@ -86,9 +84,7 @@ class Sources:
         for name in self.weights:
             if name not in {c.variant for c in cells}:
                 find_variant(name)  # an unknown name gets its own message
-                raise SuiteError(
-                    f"--weights {name}: the suite has no such variant", hint="see `paretopose plan`"
-                )
+                raise SuiteError(f"--weights {name}: the suite has no such variant", hint="see `paretopose plan`")
         if self.weights and any(c.train for c in cells):
             raise SuiteError(
                 f"--weights {next(iter(self.weights))}: this suite trains its networks",
@@ -109,9 +105,7 @@ class Sources:
         if spec.limit is not None:
             dataset = coco.limit(dataset, spec.limit)
         if not dataset.images:
-            raise DataError(
-                "no image is left", where=spec.name, hint=f"check data.where {json.dumps(spec.where)}"
-            )
+            raise DataError("no image is left", where=spec.name, hint=f"check data.where {json.dumps(spec.where)}")
         return dataset
 
     def dataset_or_synthetic(self, spec: DataSpec) -> Dataset:
@@ -155,7 +149,5 @@ class Sources:
 
 def data_key(spec: DataSpec, dataset: Dataset, boxes: Boxes) -> dict[str, str]:
     """What identifies the persons that are evaluated: annotations, image files, boxes."""
-    digest = hashlib.sha256(
-        b"".join(a.tobytes() for a in (boxes.image_ids, boxes.xywh, boxes.scores))
-    ).hexdigest()[:16]
+    digest = hashlib.sha256(b"".join(a.tobytes() for a in (boxes.image_ids, boxes.xywh, boxes.scores))).hexdigest()[:16]
     return {"name": spec.name, "dataset": dataset.fingerprint, "boxes": boxes.source, "boxes_digest": digest}

@@ -37,15 +37,11 @@ def read(path: Path) -> Marked:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(
-            f"cannot read the suite: {error}", where=str(path), hint="see suites/ for examples"
-        ) from error
+        raise SuiteError(f"cannot read the suite: {error}", where=str(path), hint="see suites/ for examples") from error
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is not None and _count(root, {}) > _MOST_NODES:
-            raise SuiteError(
-                "aliases expand to more than 100,000 values", where=str(path), hint="write them out"
-            )
+            raise SuiteError("aliases expand to more than 100,000 values", where=str(path), hint="write them out")
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -54,9 +50,7 @@ def read(path: Path) -> Marked:
     except RecursionError as error:
         raise SuiteError("values are nested too deeply", where=str(path)) from error
     if not isinstance(value, dict):
-        raise SuiteError(
-            "a suite is a mapping of keys", where=f"{path}:1", expected="name:, data:, methods:, ..."
-        )
+        raise SuiteError("a suite is a mapping of keys", where=f"{path}:1", expected="name:, data:, methods:, ...")
     marked = Marked(value)
     marked.source = str(path)
     lines: dict[Path_, int] = {}
@@ -93,9 +87,7 @@ def override(values: Marked, assignments: Sequence[str]) -> None:
     for assignment in assignments:
         key, sign, text = assignment.partition("=")
         if not sign or not key:
-            raise SuiteError(
-                f"--set {assignment}", expected="key.path=value, for example protocol.flip=false"
-            )
+            raise SuiteError(f"--set {assignment}", expected="key.path=value, for example protocol.flip=false")
         *parents, last = key.split(".")
         place: Any = values
         for segment in parents:
@@ -115,9 +107,7 @@ def _descend(place: Any, segment: str, assignment: str) -> Any:
     if place.get(segment) is None or isinstance(place.get(segment), bool):
         place[segment] = {}
     if not isinstance(place[segment], dict | list):
-        raise SuiteError(
-            f"--set {assignment}: '{segment}' holds a plain value", expected="a mapping or a list"
-        )
+        raise SuiteError(f"--set {assignment}: '{segment}' holds a plain value", expected="a mapping or a list")
     return place[segment]
 
 
@@ -154,9 +144,7 @@ def _keys_at(model: type[BaseModel], path: Path_) -> list[str]:
     for segment in path:
         if isinstance(segment, int):
             continue
-        found = (
-            _model_of(current.model_fields[segment].annotation) if segment in current.model_fields else None
-        )
+        found = _model_of(current.model_fields[segment].annotation) if segment in current.model_fields else None
         if found is None:
             return []
         current = found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +11,9 @@ from harness import replay
 from harness.errors import MeasurementError
 from harness.predict import Decoding
 from harness.rows import Row
+from harness.scoring import scored_pass
+from harness.session import Session
 from harness.timed_calls import TimedCall
-
-if TYPE_CHECKING:
-    from harness.run import Run
 
 __all__ = ["LARGEST_PX", "difference", "pose_difference"]
 
@@ -22,13 +21,13 @@ LARGEST_PX = 0.1  # what another batch size may move a float32 pose by
 _UNDECIDED = 1e-4  # of a quality threshold: so near to it, the batch decides which exit a person takes
 
 
-def pose_difference(run: Run, rows: Sequence[Row], call: TimedCall) -> dict[str, Any]:
+def pose_difference(session: Session, rows: Sequence[Row], call: TimedCall) -> dict[str, Any]:
     """`pose_difference_px` of a timed call and the stored pass of the first of `rows` that has one, or the reason.
 
     Joints that the least noise moves by more than LARGEST_PX (two equal peaks, a flat map) tell nothing and are
     counted as undecided. Raises MeasurementError when the other float32 joints differ by more than LARGEST_PX.
     """
-    row, found = next(((r, p) for r in rows if (p := run.scored_pass(r)) is not None), (None, None))
+    row, found = next(((r, p) for r in rows if (p := scored_pass(session, r)) is not None), (None, None))
     if row is None or found is None:
         return {"pose_difference_px": None, "pose_difference_reason": "no poses of this row were scored"}
     chosen, decided = _scored(row, found, flip=call.scope != "network" and row.cell.protocol.flip)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,37 +20,46 @@ from harness.data.boxes import from_ground_truth
 from harness.errors import MeasurementError
 from harness.predict import TopDownRunner
 from harness.rows import Row, code_of, run_kind
+from harness.session import Session
 from harness.store import Record
 from harness.suite import LatencySpec
 from harness.timed_calls import TimedCall, Turn, inside_timer, turns
 from harness.timed_poses import pose_difference
 
-if TYPE_CHECKING:
-    from harness.run import Run
-
-__all__ = ["attach_known", "measure_rows"]
+__all__ = ["attach_known", "measure_latency"]
 
 _DEPENDS = "its cost depends on the person, and no person was scored"
 
 
-def measure_rows(run: Run, rows: Sequence[Row], spec: LatencySpec, batch: int) -> None:
+def measure_latency(session: Session, spec: LatencySpec) -> None:
+    """Latency records: all cells of one batch size in the same interleaved rounds."""
+    rows = [row for row in session.rows if row.weights is not None or row.variant.open_file is None]
+    for batch in spec.batch:
+        for row in session.rows:
+            if row not in rows:
+                row.reasons[f"latency_b{batch}"] = row.lacking
+        with session.guard(rows, f"latency_b{batch}"):
+            _measure_rows(session, rows, spec, batch)
+
+
+def _measure_rows(session: Session, rows: Sequence[Row], spec: LatencySpec, batch: int) -> None:
     """Latency records of `rows` under `latency_bB`; rows whose call is the same share one record.
 
     What is missing is measured together with the first row, which is the reference of the ratios; a row that cannot
     run gets its reason and leaves the round.
     """
     facts, name = machine(), f"latency_b{batch}"
-    keys = attach_known(run, rows, spec, batch)
+    keys = attach_known(session, rows, spec, batch)
     calls: dict[str, list[Row]] = {}
     for row, key in keys.items():
         calls.setdefault(provenance.content_id(key), []).append(row)
     wanted = {n: own for n, own in calls.items() if rows[0] in own or any(name not in r.records for r in own)}
     if all(name in row.records for row in keys):
         return
-    callables = _callables(run, {n: (own, keys[own[0]]) for n, own in wanted.items()}, spec, batch)
+    callables = _callables(session, {n: (own, keys[own[0]]) for n, own in wanted.items()}, spec, batch)
     if not callables:
         return
-    run.progress.say(f"timing {len(callables)} networks at batch {batch}, at most {spec.seconds:g} s")
+    session.progress.say(f"timing {len(callables)} networks at batch {batch}, at most {spec.seconds:g} s")
 
     def restart() -> None:
         for call in callables.values():
@@ -58,7 +67,7 @@ def measure_rows(run: Run, rows: Sequence[Row], spec: LatencySpec, batch: int) -
 
     before = passing()
     with _image_threads(spec.threads):
-        results = measure(callables, _execution(run, spec, batch), before_rounds=restart)
+        results = measure(callables, _execution(session, spec, batch), before_rounds=restart)
     about = {
         "reference": calls[next(iter(callables))][0].cell.label,
         "machine": facts,
@@ -66,14 +75,14 @@ def measure_rows(run: Run, rows: Sequence[Row], spec: LatencySpec, batch: int) -
     }
     for identity, measured in results.items():
         own = calls[identity]
-        with run.guard(own, name):
-            result = {**_result(run, own, callables[identity], measured), **about}
-            record = run.store.put(Record.make("latency", keys[own[0]], result))
+        with session.guard(own, name):
+            result = {**_result(session, own, callables[identity], measured), **about}
+            record = session.store.put(Record.make("latency", keys[own[0]], result))
             for row in own:
                 row.records[name] = record
 
 
-def _result(run: Run, rows: Sequence[Row], call: TimedCall, measured: LatencyResult) -> dict[str, Any]:
+def _result(session: Session, rows: Sequence[Row], call: TimedCall, measured: LatencyResult) -> dict[str, Any]:
     """The measurement, what stands beside it, and the check that the timed poses are the scored ones."""
     protocol, kind = rows[0].cell.protocol, run_kind(rows[0].cell)
     found = measured.to_dict()
@@ -83,7 +92,7 @@ def _result(run: Run, rows: Sequence[Row], call: TimedCall, measured: LatencyRes
     each = [(s.wall_ms / n, s.starved) for s, n in zip(measured.samples, persons, strict=True)]
     per_person = kept_median([ms for ms, starved in each if not starved], [ms for ms, _ in each])
     found |= {"persons_per_call": persons, "ms_per_person": asdict(per_person)}
-    found |= pose_difference(run, rows, call)
+    found |= pose_difference(session, rows, call)
     macs, reason = _macs(rows[0], call)
     per_call = None if macs is None else macs * float(np.median(persons))
     return found | utilisation(call, measured, call.runner.predictor, dtype=kind["dtype"], macs=per_call, reason=reason)
@@ -111,22 +120,22 @@ def _image_threads(threads: int | None) -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def attach_known(run: Run, rows: Sequence[Row], spec: LatencySpec, batch: int) -> dict[Row, dict[str, Any]]:
+def attach_known(session: Session, rows: Sequence[Row], spec: LatencySpec, batch: int) -> dict[Row, dict[str, Any]]:
     """Gives `rows` the records that are there already; the key of each row (rows whose data are broken have none)."""
     facts, name = machine(), f"latency_b{batch}"
     keys: dict[Row, dict[str, Any]] = {}
     for row in rows:
-        with run.guard([row], name):
-            keys[row] = _key(run, row, spec, batch, facts)
-            record = run.store.get("latency", keys[row])
+        with session.guard([row], name):
+            keys[row] = _key(session, row, spec, batch, facts)
+            record = session.store.get("latency", keys[row])
             if record is not None:
                 row.records[name] = record
     return keys
 
 
-def _execution(run: Run, spec: LatencySpec, batch: int) -> Execution:
+def _execution(session: Session, spec: LatencySpec, batch: int) -> Execution:
     return Execution(
-        device=run.options.device,
+        device=session.options.device,
         batch=batch,
         threads=spec.threads,
         rounds=spec.rounds,
@@ -136,7 +145,7 @@ def _execution(run: Run, spec: LatencySpec, batch: int) -> Execution:
 
 
 def _callables(
-    run: Run, calls: Mapping[str, tuple[list[Row], dict[str, Any]]], spec: LatencySpec, batch: int
+    session: Session, calls: Mapping[str, tuple[list[Row], dict[str, Any]]], spec: LatencySpec, batch: int
 ) -> dict[str, TimedCall]:
     """What is timed, by call; each has run once, so that what cannot run is not among them."""
     runners: dict[str, TopDownRunner] = {}
@@ -144,26 +153,27 @@ def _callables(
     work: dict[str, list[Turn]] = {}
     for identity, (rows, key) in calls.items():
         row = rows[0]
-        with run.guard(rows, f"latency_b{batch}"):
-            own = [run.network_key(row), row.cell.run, str(row.weights), row.cell.protocol.model_dump(mode="json")]
+        with session.guard(rows, f"latency_b{batch}"):
+            own = [session.network_key(row), row.cell.run, str(row.weights), row.cell.protocol.model_dump(mode="json")]
             network = provenance.content_id(own)
             if network not in runners:
-                runners[network] = run.runner(row, run.build(row, row.weights))
-            call = TimedCall(runners[network], spec.scope, key["settings"], _work(run, row, spec, batch, work), batch)
+                runners[network] = session.runner(row, session.build(row, row.weights))
+            persons = _work(session, row, spec, batch, work)
+            call = TimedCall(runners[network], spec.scope, key["settings"], persons, batch)
             call.try_all()
             found[identity] = call
     return found
 
 
-def _work(run: Run, row: Row, spec: LatencySpec, batch: int, known: dict[str, list[Turn]]) -> list[Turn]:
+def _work(session: Session, row: Row, spec: LatencySpec, batch: int, known: dict[str, list[Turn]]) -> list[Turn]:
     """The persons that are timed: those of the row's own boxes, or the built-in people where its data are not here."""
     data, protocol = row.cell.data, row.cell.protocol
     name = f"{data.model_dump_json()} {protocol.box_cleaning} {protocol.box_score_threshold}"
     if name not in known:
-        if run.dataset(row) is not None:
-            dataset, boxes, _ = run.inputs(row)
+        if session.dataset(row) is not None:
+            dataset, boxes, _ = session.inputs(row)
         else:
-            dataset = run.sources.dataset_or_synthetic(data)
+            dataset = session.sources.dataset_or_synthetic(data)
             boxes = from_ground_truth(dataset)
         known[name] = turns(dataset, boxes, batch, spec.scope)
     if not known[name]:
@@ -171,14 +181,14 @@ def _work(run: Run, row: Row, spec: LatencySpec, batch: int, known: dict[str, li
     return known[name]
 
 
-def _key(run: Run, row: Row, spec: LatencySpec, batch: int, facts: dict[str, Any]) -> dict[str, Any]:
+def _key(session: Session, row: Row, spec: LatencySpec, batch: int, facts: dict[str, Any]) -> dict[str, Any]:
     """What determines a latency: network, settings, execution, machine; weights where the cost depends on them."""
-    settings = run.settings(row)
+    settings = session.settings(row)
     key = {
-        **run.network_key(row),
+        **session.network_key(row),
         "settings": settings,
         "run": run_kind(row.cell),
-        "execution": {**spec.model_dump(mode="json"), "batch": batch, "device": run.options.device},
+        "execution": {**spec.model_dump(mode="json"), "batch": batch, "device": session.options.device},
         "machine": machine_id(facts),
         "code": code_of("latency", row.variant),
     }

@@ -17,6 +17,7 @@ from harness.rows import code_of
 from harness.sources import Sources
 from harness.store import Store
 from harness.suite import Cell, TrainSpec
+from harness.train.checkpoints import open_variant
 from harness.train.recipes import Recipe, describe, with_epochs
 
 __all__ = ["Training"]
@@ -87,9 +88,4 @@ class Training:
 
     def _network(self) -> Any:
         """The network with the random weights of the seed."""
-        import torch
-
-        assert self.variant.build is not None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return self.variant.build(**self.options)
+        return open_variant(self.variant, None, seed=self.seed, **self.options)[0]

@@ -430,7 +430,9 @@ _OFFICIAL = Recipe(
     milestones=(170, 200),
     warmup_steps=500,
     target=TargetSpec("udp", sigma=2.0, stride=4),
-    augmentation=Augmentation(dialect="mmpose0", scale=0.5, rotation=40.0, shift=0.16, shift_prob=0.3, fresh_shift=True),
+    augmentation=Augmentation(
+        dialect="mmpose0", scale=0.5, rotation=40.0, shift=0.16, shift_prob=0.3, fresh_shift=True
+    ),
     groups=partial(vit.layer_decay_groups, rate=0.75),
     trunk="mae",
     source="AnxQ/sharpose@89ffc1b, configs of base 256x192 (4 GPUs x 64)",

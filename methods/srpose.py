@@ -152,9 +152,7 @@ def _tiny_trunk(size: Size) -> nn.Module:
 
 
 # maps half as large as the input: on a CPU the full-size ones would cost most of a training step
-_TINY_STAGES = Stages(
-    widths=(64, 48, 32, 32), embeddings=(2, 2, 2, 2), kernels=(3, 3, 3, 3), factors=(8, 4, 2, 2)
-)
+_TINY_STAGES = Stages(widths=(64, 48, 32, 32), embeddings=(2, 2, 2, 2), kernels=(3, 3, 3, 3), factors=(8, 4, 2, 2))
 
 
 def _build_srpose(trunk: TrunkOf, stages: Stages, **options: Any) -> nn.Module:

@@ -22,7 +22,9 @@ def found():
     """Six persons, two exits; the pose of outcome i+j is the constant 10 * i + j (1000 added without flip)."""
     count = 6
     poses = {
-        f"keypoints:{DECODING}:{i}+{j}": np.full((count, 17, 3), 10.0 * i + j, np.float32) for i in (0, 1) for j in (0, 1)
+        f"keypoints:{DECODING}:{i}+{j}": np.full((count, 17, 3), 10.0 * i + j, np.float32)
+        for i in (0, 1)
+        for j in (0, 1)
     }
     poses |= {f"keypoints:{DECODING}:{i}": np.full((count, 17, 3), 1000.0 + i, np.float32) for i in (0, 1)}
     return {
@@ -104,6 +106,11 @@ def test_results_are_rescored_and_duplicates_of_an_image_are_suppressed():
     assert [r["score"] for r in results] == pytest.approx([0.45, 0.35])
     assert all("bbox" not in r for r in results)
     kept = to_results(
-        found, select(found, DECODING, flip=False), boxes, scales, PoseProtocol(nms="none", results_with_bbox=True), COCO
+        found,
+        select(found, DECODING, flip=False),
+        boxes,
+        scales,
+        PoseProtocol(nms="none", results_with_bbox=True),
+        COCO,
     )
     assert len(kept) == 3 and kept[0]["bbox"] == [0.0, 0.0, 100.0, 200.0]

@@ -106,7 +106,9 @@ while True:
 def test_a_kill_in_mid_write_leaves_whole_records_only(tmp_path):
     for pause in (0.01, 0.03, 0.05):
         process = subprocess.Popen(
-            [sys.executable, "-c", _WRITER, str(tmp_path)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
+            [sys.executable, "-c", _WRITER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": "."},
         )
         process.stdout.readline()
         time.sleep(pause)

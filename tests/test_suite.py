@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.cells import expand
 from harness.errors import SuiteError, UserError
-from harness.suite import expand, load_suite
+from harness.suite import load_suite
 
 
 @pytest.fixture
@@ -36,7 +37,8 @@ def test_a_suite_with_one_line_is_one_cell_with_the_published_protocol(suite_fil
 
 def test_a_grid_is_the_product_of_its_sweeps_in_the_order_of_the_file(suite_file):
     path = suite_file(
-        "name: s\nmethods:\n  - variant: simplebaseline_r50\n    sweep: {input_size: [128x96, 256x192], decoder: [argmax, quarter]}\n"
+        "name: s\nmethods:\n  - variant: simplebaseline_r50\n"
+        "    sweep: {input_size: [128x96, 256x192], decoder: [argmax, quarter]}\n"
     )
     assert [(c.input_size, c.protocol.decoder) for c in cells_of(path)] == [
         ((128, 96), "argmax"),
@@ -61,7 +63,8 @@ def test_one_factor_varies_each_knob_from_the_base_row(suite_file):
 
 def test_leave_one_out_needs_exactly_two_values_a_factor(suite_file):
     path = suite_file(
-        "name: s\ndesign: leave_one_out\nmethods:\n  - variant: simplebaseline_r50\n    sweep: {decoder: [quarter, argmax, dark]}\n"
+        "name: s\ndesign: leave_one_out\nmethods:\n  - variant: simplebaseline_r50\n"
+        "    sweep: {decoder: [quarter, argmax, dark]}\n"
     )
     with pytest.raises(SuiteError, match=r"s\.yaml:5: decoder has 3 values"):
         cells_of(path)
@@ -89,6 +92,24 @@ def test_an_unknown_name_is_refused_with_its_line_and_the_near_one(suite_file, t
         cells_of(suite_file(text))
     assert f"s.yaml:{line}:" in str(caught.value)
     assert suggestion in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "line", "fault", "expected"),
+    [
+        ("    sweep: {flip: [maybe]}", 4, "flip is 'maybe'", "true or false"),
+        ("    set:\n      flip: [maybe]", 5, "flip is ['maybe']", "true or false"),
+        ("    protocol:\n      colour: cmyk", 5, "colour is 'cmyk'", "one of rgb, bgr"),
+        ("    set: {protocol.box_padding: wide}", 4, "box_padding is 'wide'", "a number"),
+        ("protocol:\n  mean: [0.5, 0.5]", 5, "mean is [0.5, 0.5]", "a list of 3 numbers"),
+    ],
+)
+def test_a_protocol_value_that_cannot_be_is_refused_where_it_stands(suite_file, keys, line, fault, expected):
+    text = f"name: s\nmethods:\n  - variant: simplebaseline_r50\n{keys}\n"
+    with pytest.raises(SuiteError) as caught:
+        cells_of(suite_file(text))
+    error = caught.value
+    assert error.where.endswith(f"s.yaml:{line}") and (error.what, error.expected) == (fault, expected)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from harness.cells import expand
 from harness.data import synthetic
 from harness.errors import SuiteError
 from harness.plan import plan_suite
@@ -15,7 +16,7 @@ from harness.rows import Options, Progress
 from harness.run import run_suite
 from harness.sources import Sources
 from harness.store import Store
-from harness.suite import expand, load_suite
+from harness.suite import load_suite
 from harness.train import loop
 
 SUITE = """name: trains

@@ -96,7 +96,7 @@ def _bench(manifest: dict[str, Any] | None, name: str, data: list[str], weights:
             "a baseline file cannot be measured again", where=name, expected="a suite's run for --repeat and --confirm"
         )
     from harness.cli.run import TerminalProgress
-    from harness.run import Options
+    from harness.rows import Options
     from harness.sources import Sources, assignments
 
     sources = Sources(assignments(data, "--data"), assignments(weights, "--weights"))

@@ -20,21 +20,44 @@ class _Verb(NamedTuple):
     help: str
 
 
+# fmt: off
 VERBS: dict[str, _Verb] = {
-    "run": _Verb("harness.cli.run", "run", "Measure what a suite file asks for and is missing; print the table, write the report."),
-    "plan": _Verb("harness.cli.run", "plan", "Show what `run` would do: cells, shared passes, minutes, disk. Runs nothing."),
-    "report": _Verb("harness.cli.report", "report", "Tables and figures from records: Markdown, LaTeX, CSV, PNG, SVG, PDF."),
-    "evaluate": _Verb("harness.cli.evaluate", "evaluate", "AP of a result file with intervals; --against another one: paired difference."),
-    "gate": _Verb("harness.cli.gate", "gate", "Has the candidate become worse than the baseline? Verdict for each metric, exit code."),
+    "run": _Verb(
+        "harness.cli.run", "run",
+        "Measure what a suite file asks for and is missing; print the table, write the report.",
+    ),
+    "plan": _Verb(
+        "harness.cli.run", "plan",
+        "Show what `run` would do: cells, shared passes, minutes, disk. Runs nothing.",
+    ),
+    "report": _Verb(
+        "harness.cli.report", "report",
+        "Tables and figures from records: Markdown, LaTeX, CSV, PNG, SVG, PDF.",
+    ),
+    "evaluate": _Verb(
+        "harness.cli.evaluate", "evaluate",
+        "AP of a result file with intervals; --against another one: paired difference.",
+    ),
+    "gate": _Verb(
+        "harness.cli.gate", "gate",
+        "Has the candidate become worse than the baseline? Verdict for each metric, exit code.",
+    ),
     "methods": _Verb("harness.cli.methods", "methods", "Every variant: parameters, gmacs, published figures."),
-    "cost": _Verb("harness.cli.cost", "cost", "Where the multiply-accumulates of a network are, under every convention."),
+    "cost": _Verb(
+        "harness.cli.cost", "cost",
+        "Where the multiply-accumulates of a network are, under every convention.",
+    ),
     "latency": _Verb("harness.cli.latency", "latency", "Milliseconds under a stated protocol, methods interleaved."),
-    "forward": _Verb("harness.cli.forward", "forward", "Raw outputs of a network for given arrays, to check a checkpoint."),
+    "forward": _Verb(
+        "harness.cli.forward", "forward",
+        "Raw outputs of a network for given arrays, to check a checkpoint.",
+    ),
     "predict": _Verb("harness.cli.predict", "predict", "Poses on photographs: COCO-format JSON and drawn pictures."),
     "train": _Verb("harness.cli.train", "train", "Train a variant; writes safetensors and a resumable state."),
     "weights": _Verb("harness.cli.weights", "app", "Look into checkpoint files and convert them."),
     "data": _Verb("harness.cli.data", "app", "Make the synthetic set; check a data set before hours are spent."),
-}  # fmt: skip
+}
+# fmt: on
 
 
 class _LazyGroup(TyperGroup):

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from harness.run import Options, Progress, run_suite
+from harness.rows import Options, Progress
+from harness.run import run_suite
 from harness.sources import Sources, assignments
 from harness.store import DEFAULT_FOLDER, Store
 from harness.suite import load_suite

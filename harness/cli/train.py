@@ -100,8 +100,8 @@ def _train(
 
     from harness.train import checkpoints, loop
 
-    torch.manual_seed(options["seed"])
-    predictor, _ = checkpoints.open_variant(variant, None, num_joints=dataset.skeleton.num_joints)
+    joints = dataset.skeleton.num_joints
+    predictor, _ = checkpoints.open_variant(variant, None, num_joints=joints, seed=options["seed"])
     facts = {**facts, "data_name": dataset.name}
     if init is not None:
         report = checkpoints.load_into(predictor, variant, init, initialise=True)

@@ -108,9 +108,7 @@ def main(files: list[str]) -> None:
     """Prints the table derived from the given COCO keypoint files."""
     persons = [a["keypoints"] for f in files for a in json.loads(Path(f).read_text())["annotations"]]
     keypoints = np.array(persons, dtype=np.float64).reshape(-1, COCO.num_joints, 3)
-    print(
-        json.dumps(derive(keypoints), separators=(",", ":")).replace('],"', '],\n"').replace("],[", "],\n[")
-    )
+    print(json.dumps(derive(keypoints), separators=(",", ":")).replace('],"', '],\n"').replace("],[", "],\n["))
 
 
 if __name__ == "__main__":

@@ -231,13 +231,9 @@ def _write_images(folder: Path, images: int, seed: int, split: str) -> dict[str,
         image, annotations = render(index, seed)
         name = f"{index + 1:012d}.jpg"
         if not cv2.imwrite(str(folder / name), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]):
-            raise DataError(
-                "the picture could not be written", where=str(folder / name), hint="is the disk full?"
-            )
+            raise DataError("the picture could not be written", where=str(folder / name), hint="is the disk full?")
         height, width = image.shape[:2]
-        made["images"].append(
-            {"id": index + 1, "file_name": name, "height": height, "width": width, "license": 0}
-        )
+        made["images"].append({"id": index + 1, "file_name": name, "height": height, "width": width, "license": 0})
         made["annotations"] += annotations
     return made
 

@@ -36,9 +36,7 @@ OWNERS: tuple[frozenset[int], ...] = tuple(
 )
 
 
-def draw_person(
-    canvas: Canvas, rng: np.random.Generator, figure: Figure, outfit: Outfit, person: int
-) -> None:
+def draw_person(canvas: Canvas, rng: np.random.Generator, figure: Figure, outfit: Outfit, person: int) -> None:
     """Draws the parts of one person from far to near; `person` (0..6) goes into the map."""
     body = _Body(canvas, figure, outfit, 1 + PERSON_STRIDE * person)
     for _, draw in sorted(_layers(rng, body), key=lambda layer: layer[0]):
@@ -100,9 +98,7 @@ class _Body:
         hip, knee = self.joint(_ID[side, "hip"]), self.joint(_ID[side, "knee"])
         return knee[1] - hip[1] < 0.11 * self.figure.stature
 
-    def _limb(
-        self, part: str, a: np.ndarray, b: np.ndarray, radii: tuple[float, ...], colour: Colour
-    ) -> None:
+    def _limb(self, part: str, a: np.ndarray, b: np.ndarray, radii: tuple[float, ...], colour: Colour) -> None:
         """A tapered limb from `a` to `b` with half widths `radii` at the start, on the way and at the end."""
         steps = np.linspace(0, 1, len(radii))
         circles = np.array([[*(a + (b - a) * t), self.width(r)] for t, r in zip(steps, radii)])
@@ -136,9 +132,7 @@ class _Body:
         part = f"{side}_forearm"
         reach = self.figure.stature * 0.035
         self._limb(part, b, b + along * reach, (0.019, 0.023, 0.017), self.outfit.skin)
-        self._dressed(
-            part, a, b, (0.027, 0.028, 0.018), self.outfit.shirt, 0.92 if self.outfit.sleeve == 1 else 0
-        )
+        self._dressed(part, a, b, (0.027, 0.028, 0.018), self.outfit.shirt, 0.92 if self.outfit.sleeve == 1 else 0)
 
     def thigh(self, side: str) -> None:
         a, b = self.joint(_ID[side, "hip"]), self.joint(_ID[side, "knee"])
@@ -158,9 +152,7 @@ class _Body:
         yaw = self.figure.yaw + (0.3 if side == "left" else -0.3)
         toe = 0.085 * np.sin(yaw) * across + (0.03 + 0.03 * np.cos(yaw)) * down
         heel = ankle + 0.015 * self.figure.stature * down
-        self._limb(
-            f"{side}_foot", heel, ankle + toe * self.figure.stature, (0.024, 0.022, 0.018), self.outfit.shoe
-        )
+        self._limb(f"{side}_foot", heel, ankle + toe * self.figure.stature, (0.024, 0.022, 0.018), self.outfit.shoe)
 
     def pelvis(self) -> None:
         hips = [[*self.joint(i), self.width(0.054)] for i in (11, 12)]
@@ -189,9 +181,7 @@ class _Body:
     def _neckline(self) -> None:
         """Skin below the throat, which only the front shows."""
         down = (self.waist - self.neck) / max(float(np.linalg.norm(self.waist - self.neck)), 1e-6)
-        middle = (
-            self.neck + down * self.width(0.015) + self.width(0.03) * np.array([np.sin(self.figure.yaw), 0])
-        )
+        middle = self.neck + down * self.width(0.015) + self.width(0.03) * np.array([np.sin(self.figure.yaw), 0])
         self.canvas.fill(ellipse(middle, down, self.width(0.035), self.width(0.03)), self.outfit.skin * 0.92)
 
     def _pattern(self) -> None:

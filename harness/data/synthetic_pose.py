@@ -18,9 +18,7 @@ _SHRINK = 0.85  # of the components: their tails beyond the groups hold bones th
 _LONGEST = 1.12  # of a bone relative to its usual length
 _PARENTS = ((5, 7), (6, 8), (7, 9), (8, 10), (11, 13), (12, 14), (13, 15), (14, 16))
 # nose, eyes, ears on a head whose half width is 1: to the person's left, upwards, forwards
-_FACE = np.array(
-    [[0, -0.12, 1.08], [0.4, 0.22, 0.88], [-0.4, 0.22, 0.88], [0.98, 0.02, -0.05], [-0.98, 0.02, -0.05]]
-)
+_FACE = np.array([[0, -0.12, 1.08], [0.4, 0.22, 0.88], [-0.4, 0.22, 0.88], [0.98, 0.02, -0.05], [-0.98, 0.02, -0.05]])
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,7 @@ def _sample_bones(rng: np.random.Generator) -> tuple[np.ndarray, float]:
     vectors = drawn[:-1].reshape(-1, 2)
     lengths = np.linalg.norm(vectors, axis=1)
     allowed = np.array(list(BONES.values())) * _LONGEST
-    return vectors * np.minimum(1, allowed / np.maximum(lengths, 1e-9))[:, None], float(
-        np.clip(drawn[-1], 0, 1)
-    )
+    return vectors * np.minimum(1, allowed / np.maximum(lengths, 1e-9))[:, None], float(np.clip(drawn[-1], 0, 1))
 
 
 def _mirror(vectors: np.ndarray) -> np.ndarray:

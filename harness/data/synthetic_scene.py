@@ -104,9 +104,7 @@ def _clutter(rng: np.random.Generator, canvas: Canvas, floor: int) -> None:
             colour,
         )
     else:  # ball, lamp, or the head-like round thing that a detector of heads falls for
-        canvas.fill(
-            capsule(np.array([x, y]), np.array([x, y + size * 0.2]), size * 0.3, size * 0.3), colour * 0.7
-        )
+        canvas.fill(capsule(np.array([x, y]), np.array([x, y + size * 0.2]), size * 0.3, size * 0.3), colour * 0.7)
         canvas.fill(capsule(np.array([x, y]), np.array([x, y]), size * 0.24, size * 0.2), colour)
 
 

@@ -164,9 +164,10 @@ def open_variant(
     *,
     num_joints: int | None = None,
     input_size: Size | None = None,
+    seed: int = 0,
     **build_knobs: Any,
 ) -> tuple[Predictor, LoadReport | None]:
-    """A network of `variant` with the weights at `path` (None: the random start), in evaluation mode.
+    """A network of `variant` with the weights at `path` (None: the random start of `seed`), in evaluation mode.
 
     Without `num_joints` it is what the file has, 17 where nothing tells. A method that is a file is opened
     from it.
@@ -181,7 +182,7 @@ def open_variant(
     if num_joints is None and path is not None:
         num_joints = infer_joints(variant, translate(variant, read(path)[0], str(path)).state, **options)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # without weights: the same random network on every call
+        torch.manual_seed(seed)  # without weights: the same random network on every call
         predictor = variant.build(num_joints=num_joints or 17, **options)
     report = load_into(predictor, variant, path) if path is not None else None
     if isinstance(predictor, nn.Module):

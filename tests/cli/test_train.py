@@ -81,6 +81,22 @@ def test_training_writes_weights_that_load_again_and_goes_on_when_called_again(r
     assert "init" in checkpoints.read(tmp_path / "next" / f"{METHOD}.safetensors")[1]
 
 
+def test_the_seed_draws_the_weights_that_a_training_starts_from(root, tmp_path, monkeypatch):
+    from harness.train import loop
+
+    drawn = []
+
+    def first_weights(network, *_, **options):
+        drawn.append(network.final_layer.weight.detach().numpy().copy())
+        return loop.TrainResult(weights=options["out"], epochs=0, steps=0, persons=0, loss=0.0, images_per_second=0.0)
+
+    monkeypatch.setattr(loop, "train", first_weights)
+    for seed in ("0", "1", "1"):
+        invoke(METHOD, "--data", f"coco={root}", "--recipe", "quick", "--seed", seed, "--out", str(tmp_path))
+    zero, one, again = drawn
+    assert not np.array_equal(zero, one) and np.array_equal(one, again)
+
+
 def test_an_unknown_recipe_lists_those_there_are():
     with pytest.raises(SuiteError) as caught:
         invoke(METHOD, "--recipe", "oficial", "--dry-run")

@@ -116,9 +116,7 @@ def test_boxes_hold_the_visible_silhouette_and_so_every_visible_joint(pictures):
             assert 0 < person["area"] <= wide * high
             x, y, visible = np.array(person["keypoints"]).reshape(-1, 3).T
             seen = visible == 2
-            assert ((x >= left - 2) & (x <= left + wide + 2) & (y >= top - 2) & (y <= top + high + 2))[
-                seen
-            ].all()
+            assert ((x >= left - 2) & (x <= left + wide + 2) & (y >= top - 2) & (y <= top + high + 2))[seen].all()
 
 
 def test_some_people_are_cut_by_the_image_edge(pictures):
