@@ -230,7 +230,7 @@ _SRHEAD_OFFICIAL = replace(
     _OFFICIAL, differs=(*_OFFICIAL.differs, "no top-down configuration of the SR head is published: SRPose's")
 )
 _QUICK = Recipe(
-    epochs=20,
+    epochs=32,
     batch=64,
     lr=2e-3,
     schedule="cosine",
