@@ -27,7 +27,7 @@ PYTEST := $(BIN)/python -m pytest
 quickstart: install
 	$(PP) run suites/quickstart.yaml
 
-TINY := simplebaseline_tiny hrnet_tiny fasterpose_tiny srpose_tiny
+TINY := simplebaseline_tiny hrnet_tiny fasterpose_tiny
 # from one seed; at most 30 minutes each on 2 cores; their record is measured from the very files that are committed
 .PHONY: train-quickstart record-quickstart
 train-quickstart: install
@@ -40,8 +40,8 @@ train-quickstart: install
 	$(MAKE) record-quickstart
 
 record-quickstart: install
-	rm -rf results/quickstart/records
-	$(PP) run suites/quickstart.yaml --store results/quickstart --report results/quickstart/report
+	rm -rf results/quickstart/records results/quickstart/arrays results/quickstart/passes results/quickstart/runs
+	$(PP) run suites/quickstart.yaml --store results/quickstart --report results
 
 .PHONY: lint types test test-slow bench
 lint: $(VENV)/installed-test

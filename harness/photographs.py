@@ -96,14 +96,14 @@ def _picture_names(files: Sequence[Path]) -> list[str]:
 
 def _cell(method: str, assignments: Sequence[str]) -> suite.Cell:
     """One cell of that method, with `k=v` settings of knobs and protocol fields."""
-    import yaml
 
     from harness.method import PoseProtocol
+    from harness.suite_file import parse_value
 
     for assignment in assignments:
         if "=" not in assignment:
             raise SuiteError(f"--set {assignment}", expected="NAME=VALUE, for example flip=false")
-    values = {k: yaml.safe_load(v) for k, _, v in (a.partition("=") for a in assignments)}
+    values = {k: parse_value(v, f"--set {k}") for k, _, v in (a.partition("=") for a in assignments)}
     protocol = {
         k.removeprefix("protocol."): v
         for k, v in values.items()

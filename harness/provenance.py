@@ -155,5 +155,8 @@ def command() -> str:
 
 
 def _relative(argument: str) -> str:
-    name, sign, path = argument.rpartition("=")
-    return name + sign + os.path.relpath(path) if Path(path).is_absolute() else argument
+    name, sign, text = argument.rpartition("=")
+    path = Path(text)
+    if not path.is_absolute():
+        return argument
+    return name + sign + (os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path.name)

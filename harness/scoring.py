@@ -63,6 +63,7 @@ def _base_key(session: Session, row: Row) -> dict[str, Any]:
         "weights": provenance.file_sha256(row.weights),
         "data": session.inputs(row).key,
         "crop": crop,
+        "missing": row.cell.data.missing,
         "execution": run_kind(row.cell),
         "code": code_of("predict", row.variant),
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from harness.errors import UserError
 from harness.provenance import command, content_id, revision, versions
@@ -161,19 +161,21 @@ class Store:
 
     def _read(self, path: Path) -> Record | None:
         try:
-            record = Record.model_validate_json(path.read_bytes())
+            content = path.read_bytes()
         except FileNotFoundError:
             return None
-        except (ValidationError, OSError):
+        except OSError as error:
+            raise UserError(f"cannot read a record: {error.strerror}", where=str(path)) from error
+        try:
+            version = json.loads(content).get("schema_version")
+            if isinstance(version, int) and version > SCHEMA:
+                raise UserError(
+                    f"schema version {version}", where=str(path), expected=f"at most {SCHEMA}", hint="update paretopose"
+                )
+            record = Record.model_validate_json(content)
+        except (ValueError, AttributeError):
             self._quarantine(path)
             return None
-        if record.schema_version > SCHEMA:
-            raise UserError(
-                f"schema version {record.schema_version}",
-                where=str(path),
-                expected=f"at most {SCHEMA}",
-                hint="update paretopose",
-            )
         sound = record.digest == content_id(record.result) and record.id == record_id(record.kind, record.key)
         if not sound:
             self._quarantine(path)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.errors import SuiteError, unknown_name
 
-__all__ = ["Marked", "override", "read", "validate"]
+__all__ = ["Marked", "override", "parse_value", "read", "validate"]
 
 Path_ = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -94,9 +94,17 @@ def override(values: Marked, assignments: Sequence[str]) -> None:
             place = _descend(place, segment, assignment)
         if isinstance(place, list):
             _descend(place, last, assignment)
-            place[int(last)] = yaml.safe_load(text)
+            place[int(last)] = parse_value(text, f"--set {assignment}")
         else:
-            place[last] = yaml.safe_load(text)
+            place[last] = parse_value(text, f"--set {assignment}")
+
+
+def parse_value(text: str, where: str) -> Any:
+    """A value given on the command line, read as YAML; SuiteError when it is none."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SuiteError(f"'{text}' is no value", where=where, expected="a number, a word, [a, list]") from error
 
 
 def _descend(place: Any, segment: str, assignment: str) -> Any:
@@ -123,7 +131,10 @@ def validate(model: type[Model], values: Marked) -> Model:
 
 
 def _describe(model: type[BaseModel], values: Marked, fault: Any) -> str:
-    path = tuple(p for p in fault["loc"] if not _is_branch(p, values, fault["loc"]))
+    path: Path_ = ()
+    for segment in fault["loc"]:
+        if (*path, segment) in values.lines or not _is_branch(segment):
+            path = (*path, segment)
     where = values.where(path)
     if fault["type"] == "extra_forbidden":
         what, hint = unknown_name("key", str(path[-1]), _keys_at(model, path[:-1]))
@@ -131,7 +142,7 @@ def _describe(model: type[BaseModel], values: Marked, fault: Any) -> str:
     return f"{where}: {'.'.join(map(str, path))}: {fault['msg']}"
 
 
-def _is_branch(segment: str | int, values: Marked, path: tuple[str | int, ...]) -> bool:
+def _is_branch(segment: str | int) -> bool:
     """Pydantic adds the name of the tried type of a union to the path; such a segment is no key of the file."""
     return isinstance(segment, str) and (
         segment[:1].isupper() or segment in ("bool", "str", "int", "float") or "[" in segment

@@ -115,6 +115,11 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except Exception as error:  # a fault of ours must not look like a verdict: exit 1 is a regression
+        if debug:
+            raise
+        print(f"error: {type(error).__name__}: {error}\n  to do: --debug shows where", file=sys.stderr)
+        sys.exit(HarnessError.exit_code)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def run(
     store: StoreFolder = DEFAULT_FOLDER,
     limit: Limit = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    batch: Annotated[int, typer.Option(help="Persons in one forward pass of an accuracy run.")] = 16,
-    workers: Annotated[int, typer.Option(help="Threads that decode and crop images.")] = 2,
+    batch: Annotated[int, typer.Option(min=1, help="Persons in one forward pass of an accuracy run.")] = 16,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that decode and crop images.")] = 2,
     report: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("results/reports"),
     results: Annotated[
         Path | None, typer.Option(help="Folder for COCO result files, one for each row: what the test server takes.")

@@ -68,7 +68,7 @@ def test_both_counters_agree_with_the_closed_form_of_the_tiny_one(head):
     network = _build("fasterpose_tiny", 17, (128, 96), head=head).eval()
     counted = account(network, {})
     assert counted["macs"] == counted["closed_form"]
-    assert _params(network) <= 450_000
+    assert _params(network) <= 1_000_000  # at most 2 MB in half precision
 
 
 def test_the_shuffle_puts_channel_k_64_plus_dy_8_plus_dx_at_sub_cell_dy_dx_of_joint_k():

@@ -73,6 +73,6 @@ def test_the_tiny_variant_is_small_follows_the_contract_and_passes_gradients_to_
     torch.manual_seed(0)
     network = _build("hrnet_tiny", 4, (64, 64))
     assert isinstance(network, Predictor) and isinstance(network, Trainable)
-    assert sum(p.numel() for p in network.parameters()) <= 400_000
+    assert sum(p.numel() for p in network.parameters()) <= 1_000_000  # at most 2 MB in half precision
     network(torch.randn(2, 3, 64, 64)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
