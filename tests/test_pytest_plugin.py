@@ -42,7 +42,8 @@ def _pytest(folder: Path, *arguments: str) -> tuple[int, str]:
     (folder / "pytest.ini").write_text("[pytest]\n")
     plugin = [] if entry_points(group="pytest11", name="paretopose") else ["-p", "harness.pytest_plugin"]
     command = [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", *plugin, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**own, "PYTHONPATH": str(ROOT)}  # a worker of pytest-xdist would switch the benchmark off
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     return done.returncode, done.stdout + done.stderr
 
