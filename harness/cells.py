@@ -11,9 +11,9 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 
 from harness.errors import SuiteError, unknown_name
-from harness.method import PoseProtocol, Variant, find_variant
+from harness.method import Knob, PoseProtocol, Variant, find_variant
 from harness.pose.codecs import check_codec
-from harness.suite import Cell, MethodSpec, Suite
+from harness.suite import BoxesFrom, Cell, MethodSpec, Suite, TrainSpec
 from harness.suite_file import Marked
 
 __all__ = ["expand"]
@@ -25,6 +25,8 @@ def expand(suite: Suite, marked: Marked | None = None) -> list[Cell]:
     """The cells of a suite in the order of the file. SuiteError: unknown variant, knob, value or protocol field."""
     cells: list[Cell] = []
     _check_seeds(suite, marked)
+    _check_boxes(suite, marked)
+    _check_detector(suite, marked)
     for index, spec in enumerate(suite.methods):
         where = _Where(marked, index)
         variant = find_variant(spec.variant, where("variant"))
@@ -33,8 +35,37 @@ def expand(suite: Suite, marked: Marked | None = None) -> list[Cell]:
         for seed in suite.seeds:
             for values in _design(suite.design, spec, where):
                 cell = _cell(suite, spec, variant, values, seed, where)
-                cells.append(cell.model_copy(update={"line": index, "train": suite.train}))
+                training = _training(suite.train, {**spec.set, **values}, where)
+                cells.append(cell.model_copy(update={"line": index, "train": training}))
     return cells
+
+
+def _check_boxes(suite: Suite, marked: Marked | None) -> None:
+    """Boxes of another row: it is there, and it finds boxes."""
+    if not isinstance(suite.data.boxes, BoxesFrom):
+        return
+    where, name = marked.where(("data", "boxes", "from")) if marked else "", suite.data.boxes.variant
+    if find_variant(name, where).paradigm != "one-stage":
+        raise SuiteError(f"{name} finds no boxes", where=where, expected="a one-stage variant")
+    if name not in {spec.variant for spec in suite.methods}:
+        raise SuiteError(
+            f"the boxes of {name} are asked for, and the suite has no such row",
+            where=where,
+            hint=f"add `- {{variant: {name}}}` to methods",
+        )
+
+
+def _check_detector(suite: Suite, marked: Marked | None) -> None:
+    """A detector that the report names is a one-stage row."""
+    name = suite.report.detector
+    if isinstance(name, str):
+        where = marked.where(("report", "detector")) if marked else ""
+        if find_variant(name, where).paradigm != "one-stage" or name not in {s.variant for s in suite.methods}:
+            raise SuiteError(
+                f"the detector {name} is no one-stage row of the suite",
+                where=where,
+                expected="a one-stage variant of methods, or {cost: ID, latency: ID}",
+            )
 
 
 def _check_seeds(suite: Suite, marked: Marked | None) -> None:
@@ -48,6 +79,20 @@ def _check_seeds(suite: Suite, marked: Marked | None) -> None:
             expected="one seed: without `train` every seed has the same weights",
             hint="add `train: {recipe: ...}`",
         )
+
+
+def _training(train: TrainSpec | None, chosen: Mapping[str, Any], where: _Where) -> TrainSpec | None:
+    """The suite's `train` with what a line sets or sweeps of it: `train.epochs`."""
+    changes = {n.removeprefix("train."): v for n, v in chosen.items() if n.startswith("train.")}
+    if not changes:
+        return train
+    if train is None:
+        raise SuiteError("the suite trains nothing", where=where(), hint="add `train: {recipe: ...}`")
+    try:
+        return TrainSpec.model_validate({**train.model_dump(), **changes})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise SuiteError(f"train.{'.'.join(map(str, fault['loc']))}: {fault['msg']}", where=where()) from None
 
 
 def _check_recipe(variant: Variant, name: str, where: str) -> None:
@@ -100,12 +145,15 @@ def _cell(
 ) -> Cell:
     chosen = {**spec.set, **values}
     changes = _changes(suite, spec, chosen, where)
+    _check_applying(variant, spec, chosen, where)
     knobs = {k.name: k.default for k in variant.knobs}
     for name, value in chosen.items():
-        if name.startswith("protocol.") or name in ("decoder", "flip", "input_size"):
+        if name.startswith(("protocol.", "train.")) or name in ("decoder", "flip", "input_size"):
             continue
         place = where("sweep", name) if name in values else where("set", name)
-        knobs[name] = variant.knob(name, place).check(value, place)
+        knob = variant.knob(name, place)
+        knobs[name] = knob.check(value, place)
+        _check_exclusive(knob, chosen, place)
     kinds = {name: variant.knob(name).kind for name in knobs}
     run = {"dtype": "float32", "runtime": "eager"} | {n: v for n, v in knobs.items() if kinds[n] == "run"}
     size = _size(chosen.get("input_size") or variant.input_size, where("set", "input_size"))
@@ -125,6 +173,18 @@ def _cell(
     )
 
 
+def _check_exclusive(knob: Knob, chosen: Mapping[str, Any], where: str) -> None:
+    """Two answers to one question in one cell are refused."""
+    for other in knob.excludes:
+        if chosen.get(knob.name) is not None and chosen.get(other) is not None:
+            raise SuiteError(
+                f"{knob.name} and {other} are both set",
+                where=where,
+                expected=f"one of them: {knob.name} decides what {other} is",
+                hint="sweep them in two method lines",
+            )
+
+
 def _changes(suite: Suite, spec: MethodSpec, chosen: Mapping[str, Any], where: _Where) -> dict[str, Any]:
     """Protocol fields that suite, line and knobs set, in this order."""
     changes = {**suite.protocol, **spec.protocol}
@@ -135,6 +195,15 @@ def _changes(suite: Suite, spec: MethodSpec, chosen: Mapping[str, Any], where: _
             what, hint = unknown_name("protocol field", name, PoseProtocol.model_fields)
             raise SuiteError(what, where=_place(suite, spec, name, where), hint=hint)
     return changes
+
+
+def _check_applying(variant: Variant, spec: MethodSpec, chosen: Mapping[str, Any], where: _Where) -> None:
+    """A method line sets only what its network is run by; what the suite sets for all may concern the others."""
+    own = {n.removeprefix("protocol."): n for n in (*spec.protocol, *chosen)}
+    for field in own.keys() & PoseProtocol.model_fields.keys() - variant.protocol.applying(variant.paradigm).keys():
+        place = where("protocol" if field in spec.protocol else "sweep" if own[field] in spec.sweep else "set")
+        expected = f"what a {variant.paradigm} network is run by"
+        raise SuiteError(f"{field} has no meaning for {variant.name}", where=place, expected=expected)
 
 
 def _place(suite: Suite, spec: MethodSpec, field: str, where: _Where) -> str:

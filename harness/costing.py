@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from harness import provenance
 from harness.cost.account import account
+from harness.cost.per_image import image_macs
 from harness.rows import Row, code_of, settings_of
 from harness.session import Session
 from harness.store import Record
@@ -44,4 +47,7 @@ def _count(session: Session, row: Row) -> Record:
     session.progress.say(f"{row.cell.label}: counting operators")
     network = session.build(row, row.weights if row.variant.open_file is not None else None)
     result = account(network, settings_of(row.cell), paradigm=row.variant.paradigm)
+    if row.variant.paradigm == "one-stage":
+        macs = image_macs(network, {name: np.array(values) for name, values in result["trace"].items()})
+        result |= {"macs_without_persons": int(macs.fixed[0]), "macs_per_person": int(macs.each[0])}
     return session.store.put(Record.make("cost", _key(session, row), result))

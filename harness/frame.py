@@ -1,11 +1,13 @@
 """Records as a pandas table: one row for each record, its nested fields as plain columns. Torch-free.
 
 Columns, empty where a record does not have them:
-kind, id, created, revision                                  of every record
+kind, id, created, revision, command                         of every record
 variant, input_height, input_width, knob_NAME                 the network and its build, run and select knobs
-data, boxes, codec, decoder, flip                             what accuracy was measured on, and how
+weights                                                       SHA-256 of the weights file
+data, dataset, boxes, codec, decoder, flip                    what accuracy was measured on, and how
 ap, ap50, ap75, apm, apl, ar, ... each with _low and _high    accuracy in 0 to 1, 95 % BCa interval
-images, persons, judge, quality_threshold, refined_share      the rest of an accuracy record
+images, persons, judge, refined_share                         the rest of an accuracy record
+quality_threshold                                             the threshold applied: a number, `always` or `never`
 gmacs, gmacs_sd, gmacs_p5, gmacs_p95, gflops                  per forward: of the network, or over the scored persons
 gmacs_per_prediction, gmacs_per_image                         means over the scored persons and images
 params_m, params_inference_m                                  of a cost record, in millions
@@ -15,11 +17,11 @@ device, batch, threads, dtype, runtime, scope, cpu, machine   of a latency recor
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UserError
 from harness.store import Record, Store
 
 if TYPE_CHECKING:
@@ -27,26 +29,22 @@ if TYPE_CHECKING:
 
 __all__ = ["flatten", "load"]
 
-_FIRST = ("kind", "id", "created", "revision", "variant", "input_height", "input_width")
+_FIRST = ("kind", "id", "created", "revision", "command", "variant", "input_height", "input_width")
 
 
 def load(folder: str | Path = "results") -> pd.DataFrame:
     """All sound records below `folder` (a store, or the folder that holds one as `records`), by kind and id.
 
-    Raises UserError when there is no store.
+    Damaged and outdated records are passed over with a warning. Raises UserError when there is no store.
     """
     import pandas as pd
 
-    rows = [flatten(record) for record in _store(Path(folder)).records()]
+    store = Store.find(Path(folder))
+    rows = [flatten(record) for record in store.records()]
+    for remark in store.remarks():
+        warnings.warn(remark, stacklevel=3)
     columns = list(dict.fromkeys([*_FIRST, *(name for row in rows for name in row)]))
     return pd.DataFrame(rows, columns=columns)
-
-
-def _store(folder: Path) -> Store:
-    for place in (folder / "records", folder, folder.parent):
-        if (place / "records").is_dir():
-            return Store(place)
-    raise UserError("no records", where=str(folder), hint="`paretopose run SUITE` writes them")
 
 
 def flatten(record: Record) -> dict[str, Any]:
@@ -57,6 +55,7 @@ def flatten(record: Record) -> dict[str, Any]:
         "id": record.id,
         "created": record.info.get("created"),
         "revision": record.info.get("revision"),
+        "command": record.info.get("command"),
         **_network(record.key),
     }
     return row | (parts[record.kind](record) if record.kind in parts else {})
@@ -75,7 +74,9 @@ _EXECUTION = ("device", "batch", "threads", "rounds", "seconds", "scope")
 def _accuracy(record: Record) -> dict[str, Any]:
     result, protocol = record.result, record.key.get("protocol") or {}
     row: dict[str, Any] = {
+        "weights": record.key.get("weights"),
         "data": (record.key.get("data") or {}).get("name"),
+        "dataset": (record.key.get("data") or {}).get("dataset"),
         "boxes": result.get("box_source"),
         **{name: protocol.get(name) for name in ("codec", "decoder", "flip")},
     }

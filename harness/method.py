@@ -8,7 +8,9 @@ its own through the entry-point group `paretopose.methods` (the entry point name
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import SuiteError, UserError, unknown_name
 
@@ -64,7 +66,7 @@ class PoseProtocol(BaseModel):
     box_cleaning: Literal["hrnet", "mmpose1", "none"] = "hrnet"
     """how ground-truth boxes are clipped to the image; detector boxes are used raw"""
     box_score_threshold: float = 0.0
-    """detector boxes below this score are not cropped"""
+    """detector boxes below this score are not cropped, persons of a one-stage network below it not kept"""
     colour: Literal["rgb", "bgr"] = "rgb"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -76,6 +78,25 @@ class PoseProtocol(BaseModel):
     nms_threshold: float = 0.9
     results_with_bbox: bool = False
     """write `bbox` into result files: moves APm and APl (COCO takes the detection's area from it)"""
+    shortest_edge: int = Field(800, ge=1, le=8192)
+    """one-stage: the image is scaled until its shorter side has as many pixels ..."""
+    longest_edge: int = Field(1333, ge=1, le=8192)
+    """... or its longer side this many, whichever comes first"""
+    resizing: Literal["detectron2", "torchvision"] = "detectron2"
+    """one-stage: whose rounding of the size, bilinear filter and place of a joint in its pixel"""
+    max_persons: int = Field(100, ge=1)
+    """one-stage: the best persons of an image that are kept"""
+
+    def applying(self, paradigm: Paradigm) -> dict[str, Any]:
+        """The fields that networks of this paradigm are run by, as JSON values."""
+        fields = self.model_dump(mode="json")
+        if paradigm == "one-stage":
+            return {name: fields[name] for name in (*_ONE_STAGE, *_SHARED)}
+        return {name: value for name, value in fields.items() if name not in _ONE_STAGE}
+
+
+_ONE_STAGE = ("shortest_edge", "longest_edge", "resizing", "max_persons")
+_SHARED = ("box_score_threshold", "colour", "mean", "std", "results_with_bbox")
 
 
 @dataclass(frozen=True)
@@ -83,8 +104,9 @@ class Knob:
     """An option that a suite may sweep.
 
     `kind`: `build` changes the network, `run` the forward pass, `select` only chooses between stored results.
-    `choices` lists the allowed values; else `low <= value <= high` (`low_open`: low itself is excluded), or one of
-    `words` that stand beside the numbers.
+    `choices` lists the allowed values; else a finite number, `low <= value <= high` (`low_open`: low itself is
+    excluded, -inf: no bound), or one of `words` that stand beside the numbers; None where that is the default.
+    `excludes`: knobs that answer the same question, so that only one of them may be set.
     """
 
     name: str
@@ -96,6 +118,7 @@ class Knob:
     high: float | None = None
     low_open: bool = False
     words: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
 
     def check(self, value: Any, where: str = "") -> Any:
         """`value`, or a SuiteError that names the knob, the range and the place."""
@@ -109,20 +132,24 @@ class Knob:
             return value
         if (self.low is None and self.high is None) or (isinstance(value, str) and value in self.words):
             return value
+        if value is None and self.default is None:
+            return value
         if isinstance(value, bool) or not isinstance(value, int | float) or not self._inside(value):
             raise SuiteError(f"{self.name} is {value!r}", where=where, expected=self.range_text())
         return value
 
     def _inside(self, value: float) -> bool:
-        if value != value:
+        if not abs(value) <= sys.float_info.max:  # nan, inf, and whole numbers that are no float
             return False
         above = self.low is None or (value > self.low if self.low_open else value >= self.low)
         return above and (self.high is None or value <= self.high)
 
     def range_text(self) -> str:
         """`0 < alpha <= 1`, as people write it."""
-        left = f"{self.low:g} {'<' if self.low_open else '<='} " if self.low is not None else ""
-        numbers = f"{left}{self.name}{f' <= {self.high:g}' if self.high is not None else ''}"
+        low, high = (None if bound is None or math.isinf(bound) else bound for bound in (self.low, self.high))
+        left = f"{low:g} {'<' if self.low_open else '<='} " if low is not None else ""
+        bounded = f"{left}{self.name}{f' <= {high:g}' if high is not None else ''}"
+        numbers = bounded if bounded != self.name else "a finite number"
         return " or ".join([numbers, *(f"'{w}'" for w in self.words)])
 
 
@@ -132,18 +159,22 @@ class TopDownOutput:
 
     `exits`: heatmaps (B, K, h, w) float, cheapest exit first, the last one is the answer (a person who left early
     holds its early heatmap there). `quality`: (B,) predicted quality, or None. `trace`: arrays with first axis B.
+    `rival`: (B,) what `quality` is compared with where the network knows no threshold but compares two numbers.
     """
 
     exits: list[Tensor]
     quality: Tensor | None = None
     trace: Mapping[str, Tensor] = field(default_factory=dict)
+    rival: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class OneStageOutput:
     """What a one-stage forward pass gives for one image.
 
-    `boxes` (n, 4) x1 y1 x2 y2 in image pixels, `scores` (n,), `keypoints` (n, K, 3) x y score, `trace` plain numbers.
+    `boxes` (n, 4) x1 y1 x2 y2 in pixels of the image that was given, best first, `scores` (n,), `keypoints` (n, K, 3)
+    x y score. `trace`: plain numbers, among them `persons` (regions that the pose head ran on; `macs` is linear in it)
+    and `height`, `width` (the padded canvas).
     """
 
     boxes: Tensor

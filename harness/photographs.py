@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +17,24 @@ from harness.cells import expand
 from harness.data.annotation_file import parse_json
 from harness.data.boxes import Boxes
 from harness.data.crops import affine, center_scale, warp
+from harness.data.images import scaled
 from harness.data.reading import image_size, read_image
-from harness.errors import DataError, SuiteError, WeightsError
+from harness.errors import DataError, UserError, WeightsError
 from harness.pose.drawing import draw_poses
 from harness.pose.skeletons import COCO
 from harness.predict import Decoding, PassPlan, TopDownRunner
+from harness.predict_images import OneStageRunner
 from harness.rows import Progress, fitted, run_kind, settings_of
+from harness.score_images import person_results
 from harness.sources import Sources
 from harness.store import write_atomically
+from harness.token_pictures import check_refines, token_picture
 from harness.train.checkpoints import open_variant
 
 __all__ = ["Written", "predict_photographs"]
+
+_JOINT = 0.2  # joints of heatmaps below this score are not drawn
+_JOINT_OF_A_MAP = 0.05  # of maps that are read as a distribution over the cells of a region
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,26 @@ def predict_photographs(
     boxes: Path | None,
     out: Path,
     assignments: Sequence[str],
-    threshold: float,
+    threshold: float | None,
     device: str,
     progress: Progress,
+    tokens: bool = False,
+    person_threshold: float = 0.5,
 ) -> Written:
-    """Predict, draw, write predictions.json (COCO layout), results.json (COCO results) and one picture a photograph."""
+    """Predict, draw, write predictions.json (COCO layout), results.json (COCO results) and one picture a photograph.
+
+    A one-stage network finds the persons itself; those below `person_threshold` are in the files and not drawn.
+    `threshold` of the joints that are drawn; None: what suits the network's scores.
+    With `tokens` a second picture of each shows which regions of each person were refined, and what that changed.
+    """
     runner, cell = _runner(method, assignments, weights, device)
+    whole = isinstance(runner, OneStageRunner)
+    if whole and boxes is not None:
+        raise UserError(f"{method} finds the persons itself", where=f"--boxes {boxes}", hint="leave --boxes out")
+    if threshold is None:
+        threshold = _JOINT_OF_A_MAP if whole else _JOINT
+    if tokens:
+        check_refines(runner.predictor, method)
     sizes = [image_size(path)[::-1] for path in files]
     by_file, ids = _boxes(boxes, files, sizes)
     names = _picture_names(files)
@@ -61,19 +83,32 @@ def predict_photographs(
     with progress.task(f"{method}: {len(files)} photographs", len(files)) as advance:
         for path, image_id, name in zip(files, ids, names):
             image = read_image(path)
-            found = _persons(runner, cell, image, by_file[path], image_id)
+            if isinstance(runner, OneStageRunner):
+                found = _everybody(runner, cell, image, image_id)
+            else:
+                found = _persons(runner, cell, image, by_file[path], image_id)
             results += found
-            pictures.append(_draw(image, found, out / name, threshold))
+            shown = [f for f in found if f["score"] >= person_threshold] if whole else found
+            pictures.append(_draw(image, shown, out / name, threshold))
+            if tokens and not isinstance(runner, OneStageRunner) and len(by_file[path]):
+                drawn = token_picture(runner, cell, image, by_file[path][:, :4], threshold)
+                pictures.append(_save(drawn, out / name.replace(".poses.", ".tokens.")))
             advance(1)
     coco = _coco(files, ids, sizes, results)
     write_atomically(out / "predictions.json", json.dumps(coco).encode())
-    write_atomically(out / "results.json", json.dumps(results).encode())
+    write_atomically(out / "results.json", json.dumps(_submitted(results, cell)).encode())
     return Written(out / "predictions.json", coco, pictures)
+
+
+def _submitted(results: Sequence[Mapping[str, Any]], cell: suite.Cell) -> list[dict[str, Any]]:
+    """The results as a result file holds them: with boxes only where the protocol says so."""
+    bare = () if cell.protocol.results_with_bbox else ("bbox",)
+    return [{name: value for name, value in result.items() if name not in bare} for result in results]
 
 
 def _runner(
     method: str, assignments: Sequence[str], weights: Path | None, device: str
-) -> tuple[TopDownRunner, suite.Cell]:
+) -> tuple[TopDownRunner | OneStageRunner, suite.Cell]:
     """The network with its weights, and its cell: what the settings leave open follows the weights."""
     cell = _cell(method, assignments)
     weights = weights or Sources().weights_of(cell, "quickstart")
@@ -85,6 +120,8 @@ def _runner(
     cell, kind = row.cell, run_kind(row.cell)
     joints = {} if row.variant.open_file is not None else {"num_joints": COCO.num_joints}
     network = open_variant(row.variant, weights, input_size=cell.input_size, **joints, **cell.build)[0]
+    if row.variant.paradigm == "one-stage":
+        return OneStageRunner(network, cell.protocol, device=device, **kind), cell
     return TopDownRunner(network, cell.protocol, COCO, device=device, **kind), cell
 
 
@@ -98,12 +135,10 @@ def _cell(method: str, assignments: Sequence[str]) -> suite.Cell:
     """One cell of that method, with `k=v` settings of knobs and protocol fields."""
 
     from harness.method import PoseProtocol
-    from harness.suite_file import parse_value
+    from harness.suite_file import named_value, parse_value
 
-    for assignment in assignments:
-        if "=" not in assignment:
-            raise SuiteError(f"--set {assignment}", expected="NAME=VALUE, for example flip=false")
-    values = {k: parse_value(v, f"--set {k}") for k, _, v in (a.partition("=") for a in assignments)}
+    pairs = [named_value(a, "--set", "NAME=VALUE, for example flip=false") for a in assignments]
+    values = {name: parse_value(text, f"--set {name}") for name, text in pairs}
     protocol = {
         k.removeprefix("protocol."): v
         for k, v in values.items()
@@ -158,13 +193,14 @@ def _entries(content: Any, source: Path) -> tuple[list[Mapping[str, Any]], dict[
 
 
 def _number(path: Path) -> int:
-    digits = "".join(c for c in path.stem if c.isdigit())
-    if not digits:
+    """The image id in a file name: its last number (000000000139, COCO_val2014_000000000139)."""
+    numbers = re.findall(r"\d+", path.stem)
+    if not numbers:
         raise DataError(
             "the boxes file names images by id and this file name holds no number", where=path.name,
             hint="give a COCO annotation file, which holds file names",
         )  # fmt: skip
-    return int(digits)
+    return int(numbers[-1])
 
 
 def _persons(
@@ -191,9 +227,23 @@ def _persons(
     return replay.to_results(found, chosen, boxes, scales, cell.protocol, COCO)
 
 
+def _everybody(runner: OneStageRunner, cell: suite.Cell, image: np.ndarray, image_id: int) -> list[dict[str, Any]]:
+    """COCO results, with boxes, of everybody whom a one-stage network finds on a photograph."""
+    pixels = scaled(image, runner.scaling)
+    output = runner.forward(runner.ready([pixels]), {**settings_of(cell), **cell.select})[0]
+    persons = runner.persons(output, (pixels.shape[0], pixels.shape[1]), (image.shape[0], image.shape[1]))
+    found = {"image": np.zeros(len(persons.scores), dtype=np.int64), "boxes": persons.boxes, "scores": persons.scores}
+    boxed = cell.protocol.model_copy(update={"results_with_bbox": True})
+    return person_results({**found, "keypoints": persons.keypoints}, boxed, [image_id])
+
+
 def _draw(image: np.ndarray, found: Sequence[Mapping[str, Any]], path: Path, threshold: float) -> Path:
     keypoints = np.array([f["keypoints"] for f in found], dtype=np.float32).reshape(-1, 17, 3)
-    drawn = draw_poses(image, keypoints, COCO, score_threshold=threshold)
+    boxes = [f["bbox"] for f in found if "bbox" in f]
+    return _save(draw_poses(image, keypoints, COCO, score_threshold=threshold, boxes=boxes), path)
+
+
+def _save(drawn: np.ndarray, path: Path) -> Path:
     done, data = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
     assert done
     write_atomically(path, data.tobytes())
@@ -211,7 +261,7 @@ def _coco(
     for number, result in enumerate(results, 1):
         points = np.array(result["keypoints"]).reshape(-1, 3)
         low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-        box = [float(v) for v in (*low, *(high - low))]
+        box = result.get("bbox") or [float(v) for v in (*low, *(high - low))]
         annotations.append(
             {
                 **result,

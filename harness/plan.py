@@ -11,10 +11,11 @@ from harness.cells import expand
 from harness.costing import state_of_cost
 from harness.rows import Options, Progress, Row
 from harness.scoring import joint_key, state_of_accuracy
+from harness.scoring_images import find_boxes
 from harness.session import Session
 from harness.sources import Sources
 from harness.store import Store
-from harness.suite import AccuracySpec, LatencySpec, Suite
+from harness.suite import LatencySpec, Suite
 from harness.suite_file import Marked
 from harness.timing import attach_known
 
@@ -71,6 +72,7 @@ def plan_suite(suite: Suite, store: Store, sources: Sources, marked: Marked | No
     cells = expand(suite, marked)
     sources.check(cells)
     session = Session(suite, cells, store, sources, Options(), Progress())
+    find_boxes(session)
     states = _states(session, suite)
     numbers: dict[str, int] = {}
     planned: list[PlannedCell] = []
@@ -82,7 +84,7 @@ def plan_suite(suite: Suite, store: Store, sources: Sources, marked: Marked | No
         if state == "to do" and number is not None:
             waiting.setdefault(number, row)
         planned.append(PlannedCell(row.cell.label, number, states[row]))
-    persons = sum(len(session.inputs(row).boxes) for row in waiting.values())
+    persons = sum(_work(session, row) for row in waiting.values() if row.variant.paradigm == "top-down")
     gmacs = [_gmacs(session, row) for row in waiting.values()]
     minutes = None if None in gmacs else sum(g for g in gmacs if g is not None) / _GMACS_PER_SECOND / 60
     return Plan(tuple(planned), len(waiting), persons, minutes, persons * _BYTES_PER_POSE * 2 / 1e6)
@@ -98,9 +100,9 @@ def _states(session: Session, suite: Suite) -> dict[Row, dict[str, str]]:
                 state["cost"] = state_of_cost(session, row)
         if accuracy:
             with session.guard([row], "accuracy"):
-                state["accuracy"] = state_of_accuracy(session, row, AccuracySpec() if accuracy is True else accuracy)
+                state["accuracy"] = state_of_accuracy(session, row, accuracy)
         if latency:
-            state["latency"] = _state_of_latency(session, row, LatencySpec() if latency is True else latency)
+            state["latency"] = _state_of_latency(session, row, latency)
         state |= {name: reason for name, reason in row.reasons.items() if name not in state}
     return states
 
@@ -118,4 +120,12 @@ def _gmacs(session: Session, row: Row) -> float | None:
     cost = row.records.get("cost")
     if cost is None:
         return None
-    return len(session.inputs(row).boxes) * (2 if row.cell.protocol.flip else 1) * cost.result["macs"] / 1e9
+    forwards = 2 if row.variant.paradigm == "top-down" and row.cell.protocol.flip else 1
+    return _work(session, row) * forwards * cost.result["macs"] / 1e9
+
+
+def _work(session: Session, row: Row) -> int:
+    """Persons of a top-down row, images of a one-stage row."""
+    dataset = session.dataset(row)
+    assert dataset is not None
+    return len(dataset.images) if row.variant.paradigm == "one-stage" else len(session.inputs(row).boxes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,37 +19,21 @@ import torch
 from harness.data.boxes import Boxes
 from harness.data.coco import Dataset
 from harness.data.crops import CropBatch, batches, iter_crops
+from harness.data.normaliser import Normaliser
+from harness.decoding import Decoding
 from harness.errors import NonFiniteOutput, UserError
 from harness.method import PoseProtocol, Predictor, TopDownOutput
+from harness.number_format import number_format
 from harness.pose.codecs import CODECS
 from harness.pose.decoders import decode, non_finite, to_image
 from harness.pose.flip import flip_back
 from harness.pose.skeletons import Skeleton
 from harness.store import load_arrays, save_arrays
 
-__all__ = ["Decoding", "Normaliser", "PassPlan", "TopDownRunner", "run_passes"]
+__all__ = ["Decoding", "PassPlan", "TopDownRunner", "run_passes"]
 
 BLOCK = 256  # persons in one block on disk: what a kill can cost; independent of the batch, which may change
 Outcome = tuple[int, ...]  # (exit,) without flip test, (exit, exit of the mirrored forward) with it
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """One way to read a heatmap."""
-
-    decoder: str
-    dialect: str
-    blur_kernel: int
-
-    @classmethod
-    def of(cls, protocol: PoseProtocol) -> Decoding:
-        """The decoding of a protocol; a kernel size that the decoder ignores does not tell two apart."""
-        blurs = protocol.decoder in ("dark", "udp_dark", "udp_combined", "megvii")
-        return cls(protocol.decoder, protocol.dialect, protocol.blur_kernel if blurs else 0)
-
-    @property
-    def name(self) -> str:
-        return f"{self.decoder}-{self.dialect}-{self.blur_kernel}"
 
 
 @dataclass(frozen=True)
@@ -61,22 +44,6 @@ class PassPlan:
     decodings: tuple[Decoding, ...]
     flip: bool
     all_exits: bool = True
-
-
-class Normaliser:
-    """uint8 crops (B, H, W, 3) -> (B, 3, H, W) float32 on `device`, normalised as the protocol says."""
-
-    def __init__(self, protocol: PoseProtocol, device: torch.device) -> None:
-        self.device, self._bgr = device, protocol.colour == "bgr"
-        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (protocol.mean, protocol.std))
-        # (x / 255 - mean) / std in one multiply-add over the image
-        self._scale, self._shift = 1 / (255 * std), -mean / std
-
-    def __call__(self, crops: np.ndarray) -> torch.Tensor:
-        images = torch.from_numpy(crops).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        if self._bgr:
-            images = images.flip(1)
-        return images.float().mul_(self._scale).add_(self._shift).contiguous()
 
 
 class TopDownRunner:
@@ -95,7 +62,7 @@ class TopDownRunner:
         self.device = torch.device(device)
         self.protocol, self.skeleton, self.codec = protocol, skeleton, CODECS[protocol.codec]
         self.normalise = Normaliser(protocol, self.device)
-        self.dtype = dtype
+        self._autocast = number_format(dtype, device)
         if isinstance(predictor, torch.nn.Module):
             predictor.to(self.device).eval()
         elif runtime == "compile":
@@ -104,11 +71,6 @@ class TopDownRunner:
             )
         self.predictor: Any = predictor
         self._compiled = torch.compile(predictor.predict) if runtime == "compile" else None
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, getattr(torch, self.dtype))
 
     def forward_many(self, images: torch.Tensor, settings: Sequence[Mapping[str, Any]]) -> list[TopDownOutput]:
         """One output for each of `settings`; a method that can shares work between them."""
@@ -182,6 +144,8 @@ class TopDownRunner:
         if output.quality is not None:
             found[f"quality{suffix}"] = output.quality.float().cpu().numpy()
             found["default_threshold"] = np.full(count, self.predictor.quality_threshold, dtype=np.float64)
+        if output.rival is not None:
+            found[f"quality_rival{suffix}"] = output.rival.float().cpu().numpy()
         return found
 
 

@@ -14,34 +14,33 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PROJECT", "code", "content_id", "file_sha256", "revision", "versions"]
+__all__ = ["PROJECT", "STAGES", "code", "content_id", "file_sha256", "files_of", "revision", "versions"]
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-# fmt: off
-_STAGES: dict[str, tuple[str, ...]] = {
-    # what a stage's result depends on, besides the method's own files; a change elsewhere re-runs nothing
-    "predict": (
-        "harness/predict.py", "harness/data/crops.py", "harness/data/boxes.py", "harness/data/reading.py",
-        "harness/pose/decoders.py", "harness/pose/peaks.py", "harness/pose/refine.py", "harness/pose/flip.py",
-        "harness/pose/codecs.py",
-    ),
-    "score": ("harness/replay.py", "harness/score.py", "harness/pose/nms.py", "harness/accuracy"),
-    "train": (
-        "harness/train/loop.py", "harness/train/samples.py", "harness/train/schedules.py", "harness/data/augment.py",
-        "harness/data/crops.py", "harness/data/boxes.py", "harness/data/reading.py", "harness/pose/targets.py",
-        "harness/pose/codecs.py",
-    ),
-    "effects": ("harness/effects.py", "harness/accuracy/bootstrap.py", "harness/accuracy/ap.py"),
-    "cost": (
-        "harness/cost/macs.py", "harness/cost/witnesses.py", "harness/cost/free.py", "harness/cost/account.py",
-        "harness/cost/conventions.py",
-    ),
-    "latency": (
-        "harness/cost/latency.py", "harness/cost/statistics.py", "harness/timing.py", "harness/timed_calls.py",
-    ),
+STAGES = {
+    "predict": "harness.predict",
+    "predict_images": "harness.predict_images",
+    "score": "harness.score",
+    "score_images": "harness.score_images",
+    "train": "harness.train.loop",
+    "effects": "harness.effects",
+    "cost": "harness.cost.account",
+    "system": "harness.systems",
+    "latency": "harness.timing",
 }
-# fmt: on
+"""Where each stage begins. Its result depends on that module and on what it imports, up to the neutral ones."""
+
+# They hold what is in an id by its value (settings, protocol, data), or only read, write and show: a change there
+# moves no number.
+_NEUTRAL = {
+    f"harness.{name}"
+    for name in (
+        "cells", "errors", "method", "plan", "provenance", "rows", "session", "scoring", "scoring_images", "sources",
+        "store", "suite", "suite_file", "cost.machine", "data.annotation_file", "train.checkpoints", "train.display",
+        "train.files", "train.log", "train.recipes", "train.state",
+    )
+}  # fmt: skip
 
 
 def content_id(value: Any) -> str:
@@ -70,32 +69,39 @@ def code(stage: str, method_file: Path | None = None) -> str:
 
     The method counts with its own file and the parts that it imports: another method's change re-runs nothing.
     """
-    files = sorted(_with_parts(method_file)) if method_file else []
-    for name in _STAGES[stage]:
-        path = PROJECT / name
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return content_id([_tree_digest(str(f), f.stat().st_mtime_ns) for f in files if f.is_file()])
+    files = files_of(stage)
+    if method_file:
+        files |= _closure(method_file, "methods.parts")
+    return content_id([_tree_digest(str(f), f.stat().st_mtime_ns) for f in sorted(files)])
 
 
-def _with_parts(file: Path) -> set[Path]:
-    """A method's file and the files of methods/parts that it imports, directly or through one another."""
-    found, waiting = {file}, [file]
+def files_of(stage: str) -> set[Path]:
+    """The harness's files that a stage's result depends on."""
+    return _closure(_file(STAGES[stage]), "harness")
+
+
+def _closure(start: Path, package: str) -> set[Path]:
+    """`start` and the files of `package` that it imports, directly or through one another, but for neutral ones."""
+    found, waiting = {start}, [start]
     while waiting:
         current = waiting.pop()
-        for part in _parts_of(str(current), current.stat().st_mtime_ns) - found:
-            found.add(part)
-            waiting.append(part)
+        for file in _imports(str(current), current.stat().st_mtime_ns, package) - found:
+            found.add(file)
+            waiting.append(file)
     return found
 
 
-@lru_cache(maxsize=256)
-def _parts_of(path: str, mtime: int) -> frozenset[Path]:
+@lru_cache(maxsize=1024)
+def _imports(path: str, mtime: int, package: str) -> frozenset[Path]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("methods.parts"):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{package}."):
             names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    files = {PROJECT / f"{name.replace('.', '/')}.py" for name in names}
-    return frozenset(f for f in files if f.is_file())
+    return frozenset(file for file in map(_file, names - _NEUTRAL) if file.is_file())
+
+
+def _file(module: str) -> Path:
+    return PROJECT / f"{module.replace('.', '/')}.py"
 
 
 @lru_cache(maxsize=256)

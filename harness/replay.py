@@ -2,13 +2,16 @@
 
 Torch-free. The arrays of a pass: `index` (N,) row of each person box; `keypoints:DECODING:OUTCOME` (N, K, 3) with
 OUTCOME `0`, `1` (exit without flip test) or `0+1` (exit of the plain + exit of the mirrored forward); `quality` and
-`quality_mirrored` (N,), `default_threshold` (N,) the network's own; `macs` and `macs_mirrored` (N, E) by exit;
-`trace_*` what the forward did.
+`quality_mirrored` (N,), `default_threshold` (N,) the network's own, or `quality_rival` and `quality_rival_mirrored`
+(N,) where it knows no threshold and compares two numbers; `macs` and `macs_mirrored` (N, E) by exit; `trace_*` what
+the forward did.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,17 @@ from harness.pose.nms import oks_nms, rescore, soft_oks_nms
 from harness.pose.skeletons import Skeleton
 from harness.store import load_arrays, write_atomically
 
-__all__ = ["Selection", "load_pass", "resolve_threshold", "seal_pass", "select", "to_results"]
+__all__ = [
+    "Selection",
+    "load_pass",
+    "margins",
+    "notes_of",
+    "resolve_threshold",
+    "seal_pass",
+    "select",
+    "threshold_of",
+    "to_results",
+]
 
 Pass = dict[str, np.ndarray]
 COMPLETE = "complete.json"
@@ -63,39 +76,82 @@ def seal_pass(folder: Path, about: dict[str, Any]) -> None:
     write_atomically(folder / COMPLETE, json.dumps({**about, "blocks": names}, indent=1).encode())
 
 
-def resolve_threshold(found: Pass, quality_threshold: Any, exit_rate: float | None = None) -> float:
-    """The threshold as a number: `always` is +inf (refine everybody), `never` -inf, None the network's own.
+def notes_of(folder: Path) -> list[str]:
+    """What the pass says about its weights: interpolated, or not to be told for sure."""
+    try:
+        return [str(note) for note in json.loads((folder / COMPLETE).read_text()).get("notes", ())]
+    except (OSError, ValueError):
+        return []
 
-    `exit_rate` r becomes the smallest threshold at which at most 1 - r of the forwards refine.
+
+def threshold_of(found: Pass, knobs: Mapping[str, Any], *, flip: bool) -> float | None:
+    """The quality threshold that the select `knobs` (`quality_threshold`, `exit_rate`) mean for this pass.
+
+    None where there is none: a network without quality, or one that compares two numbers of its own (it takes
+    `always` and `never` and no number). Raises MeasurementError for an exit rate there.
     """
-    if exit_rate is not None:
-        qualities = np.sort(np.concatenate([found[k] for k in ("quality", "quality_mirrored") if k in found]))
-        refined = round((1 - exit_rate) * len(qualities))
-        return float(qualities[refined]) if refined < len(qualities) else float("inf")
+    if "quality" not in found:
+        return None
+    rate, rival = knobs.get("exit_rate"), "quality_rival" in found
+    if rate is not None:
+        if rival:
+            raise MeasurementError(
+                f"exit_rate {rate:g} needs a threshold, and this network compares two qualities with each other",
+                hint="quality_threshold: always or never, or a network that predicts one quality",
+            )
+        return _leaving(np.concatenate([found[f"quality{suffix}"] for suffix in _forwards(flip)]), rate)
+    given = knobs.get("quality_threshold")
+    return None if rival and given not in _WORDS else resolve_threshold(found, given)
+
+
+_WORDS = {"always": float("inf"), "never": float("-inf")}
+
+
+def _leaving(qualities: np.ndarray, rate: float) -> float:
+    """The largest threshold at which at least the share `rate` of the forwards leaves; +inf where none has to.
+
+    Forwards of equal quality leave together, so that the share reached may be larger.
+    """
+    count = math.ceil(round(rate * len(qualities), 9))  # 0.7 of 10 are 7, whatever the product's last digit
+    return float(np.sort(qualities)[-count]) if count else float("inf")
+
+
+def resolve_threshold(found: Pass, quality_threshold: Any) -> float:
+    """The threshold as a number: `always` is +inf (refine everybody), `never` -inf, None the network's own."""
     if quality_threshold is None and len(found.get("default_threshold", ())):
         return float(found["default_threshold"][0])
-    words = {"always": float("inf"), "never": float("-inf")}
-    value = words.get(quality_threshold, quality_threshold)
+    value = _WORDS.get(quality_threshold, quality_threshold)
     if isinstance(value, str) or value is None or value != value:
         raise SuiteError(f"quality_threshold is {quality_threshold!r}", expected="a number, 'always' or 'never'")
     return float(value)
 
 
-def select(found: Pass, decoding: str, *, flip: bool, threshold: float | None = None) -> Selection:
-    """Poses and cost under one setting of the select knobs.
+def _forwards(flip: bool) -> tuple[str, ...]:
+    """What the arrays of each forward end in."""
+    return ("", "_mirrored") if flip else ("",)
 
-    A forward refines where its quality is below `threshold` (strictly; a method with one exit ignores it).
+
+def margins(found: Pass, threshold: float | None, *, flip: bool) -> np.ndarray:
+    """(N, F) quality minus what it is compared with, for each of the F forwards: refined where it is below zero."""
+    columns = []
+    for suffix in _forwards(flip):
+        limit = found.get(f"quality_rival{suffix}", np.inf) if threshold is None else threshold
+        columns.append(found[f"quality{suffix}"] - limit)
+    return np.stack(columns, axis=1)
+
+
+def select(found: Pass, decoding: str, *, flip: bool, threshold: float | None = None) -> Selection:
+    """Poses and cost under one setting of the select knobs; `threshold` as `threshold_of` gives it.
+
+    A forward refines where its quality is strictly below; without a quality everybody takes the last exit.
     """
-    count, names = len(found["index"]), ("", "_mirrored") if flip else ("",)
+    count, names = len(found["index"]), _forwards(flip)
     exits = np.zeros((count, len(names)), dtype=np.int64)
     if not count:
         return Selection(np.zeros((0, 0, 3), dtype=np.float32), exits, exits, threshold)
-    last = found["macs"].shape[1] - 1
-    for column, suffix in enumerate(names):
-        if last and threshold is not None and f"quality{suffix}" in found:
-            exits[:, column] = np.where(found[f"quality{suffix}"] < threshold, last, 0)
-        else:
-            exits[:, column] = last
+    exits += found["macs"].shape[1] - 1
+    if "quality" in found:
+        exits[~(margins(found, threshold, flip=flip) < 0)] = 0
     keypoints = np.full((count, *_shape(found, decoding)), np.nan, dtype=np.float32)
     for outcome in np.unique(exits, axis=0):
         rows = (exits == outcome).all(axis=1)

@@ -44,7 +44,8 @@ class Options:
 
 @dataclass(eq=False)
 class Row:
-    """One line of the table: a cell, its records, and why one is missing. `lacking`: why there are no weights."""
+    """One line of the table: a cell, its records, and why one is missing. `lacking`: why there are no weights;
+    `failed`: the measurements that were tried and went wrong."""
 
     cell: Cell
     variant: Variant
@@ -52,6 +53,7 @@ class Row:
     lacking: str = "no weights"
     records: dict[str, Record] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
 
     def to_json(self) -> dict[str, Any]:
         """The row of a run manifest."""
@@ -59,10 +61,16 @@ class Row:
             "label": self.cell.label,
             "note": self.variant.note,
             "method": self.variant.method,
-            "cell": self.cell.model_dump(mode="json"),
+            "paradigm": self.variant.paradigm,
+            "cell": self._plain_cell(),
             "records": {name: record.id for name, record in self.records.items()},
             "reasons": self.reasons,
+            "failed": sorted(self.failed),
         }
+
+    def _plain_cell(self) -> dict[str, Any]:
+        """The cell with the part of the protocol that its network is run by."""
+        return {**self.cell.model_dump(mode="json"), "protocol": self.cell.protocol.applying(self.variant.paradigm)}
 
 
 def fitted(cell: Cell, weights: Path | None) -> Row:

@@ -9,12 +9,14 @@ from harness import provenance
 from harness.ablation import effects_record, lines
 from harness.cells import expand
 from harness.costing import measure_cost
+from harness.errors import HarnessError
 from harness.rows import Options, Progress, Row
 from harness.scoring import measure_accuracy
 from harness.session import Session
 from harness.sources import Sources
 from harness.store import SCHEMA, Record, Store
-from harness.suite import AccuracySpec, LatencySpec, Suite
+from harness.suite import AccuracySpec, Suite
+from harness.systems import system_record
 from harness.timing import measure_latency
 
 __all__ = ["run_suite"]
@@ -28,21 +30,19 @@ def run_suite(
     sources.check(cells)
     store.check_writable()
     session = Session(suite, cells, store, sources, options, progress)
-    effects = None
+    effects = system = None
     try:
         if suite.measure.cost:
             measure_cost(session)
         if suite.measure.accuracy:
-            spec = suite.measure.accuracy
-            spec = spec if isinstance(spec, AccuracySpec) else AccuracySpec()
             _train(session)
-            measure_accuracy(session, spec)
-            effects = _effects(session, spec)
+            measure_accuracy(session, suite.measure.accuracy)
+            effects = _effects(session, suite.measure.accuracy)
         if suite.measure.latency:
-            timing = suite.measure.latency
-            measure_latency(session, timing if isinstance(timing, LatencySpec) else LatencySpec())
+            measure_latency(session, suite.measure.latency)
+        system = system_record(suite, session.rows, store, _persons_per_image(session))
     finally:
-        manifest = _manifest(session, effects)
+        manifest = _manifest(session, effects, system)
         store.write_run(suite.name, manifest)
     return manifest
 
@@ -72,7 +72,16 @@ def _effects(session: Session, spec: AccuracySpec) -> Record | None:
         return effects_record(session.rows, session.store, spec, lambda: advance(1))
 
 
-def _manifest(session: Session, effects: Record | None) -> dict[str, Any]:
+def _persons_per_image(session: Session) -> float | None:
+    """Annotated persons of an image of the first row's data, crowds not counted; None without data."""
+    try:
+        dataset = session.dataset(session.rows[0])
+    except HarnessError:  # told in the rows
+        return None
+    return sum(not person.iscrowd for person in dataset.persons) / len(dataset.images) if dataset else None
+
+
+def _manifest(session: Session, effects: Record | None, system: Record | None) -> dict[str, Any]:
     """What the table of this suite consists of."""
     return {
         "schema_version": SCHEMA,
@@ -81,4 +90,5 @@ def _manifest(session: Session, effects: Record | None) -> dict[str, Any]:
         "command": provenance.command(),
         "rows": [row.to_json() for row in session.rows],
         "effects": effects.id if effects else None,
+        "system": system.id if system else None,
     }

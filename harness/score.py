@@ -12,20 +12,17 @@ from harness.accuracy.evaluate import evaluate
 from harness.data.boxes import Boxes
 from harness.data.coco import Dataset
 from harness.data.crops import center_scale
-from harness.predict import Decoding
+from harness.decoding import Decoding
 from harness.suite import AccuracySpec, Cell
 
-__all__ = ["cost_summary", "detections", "score"]
+__all__ = ["cost_summary", "described", "detections", "score"]
 
 
 def detections(
     cell: Cell, found: replay.Pass, dataset: Dataset, boxes: Boxes
 ) -> tuple[list[dict[str, Any]], replay.Selection]:
     """COCO results of a cell from its pass, and the selection they come from."""
-    threshold = None
-    if "quality" in found:
-        select = cell.select
-        threshold = replay.resolve_threshold(found, select.get("quality_threshold"), select.get("exit_rate"))
+    threshold = replay.threshold_of(found, cell.select, flip=cell.protocol.flip)
     name = Decoding.of(cell.protocol).name
     chosen = replay.select(found, name, flip=cell.protocol.flip, threshold=threshold)
     _, scales = center_scale(boxes.xywh, cell.input_size, cell.protocol.box_padding)
@@ -40,7 +37,7 @@ def score(
     boxes: Boxes,
     spec: AccuracySpec,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The result of an accuracy record, and the arrays that paired comparisons need later."""
+    """The result of an accuracy record, and the arrays that paired comparisons and `report --verify` need later."""
     evaluation = evaluate(
         dataset.annotations,
         results,
@@ -58,14 +55,17 @@ def score(
         "skipped_boxes": len(boxes.scores) - len(found["index"]),
         "cost": cost_summary(chosen.macs, images, len(dataset.images)),
     }
-    if chosen.threshold is not None:
+    if "quality" in found:
         result["quality_threshold"] = _number(chosen.threshold)
         result["refined_share"] = float(np.mean(chosen.exits > 0)) if chosen.exits.size else None
-    return result, evaluation.matches.to_arrays()
+    work = {"work_macs": chosen.macs, "work_exits": chosen.exits, "work_image": images}
+    return result, evaluation.matches.to_arrays() | work
 
 
-def _number(value: float) -> float | str:
-    return value if np.isfinite(value) else ("always" if value > 0 else "never")
+def _number(threshold: float | None) -> float | str:
+    if threshold is None:
+        return "of the network itself"
+    return threshold if np.isfinite(threshold) else ("always" if threshold > 0 else "never")
 
 
 def cost_summary(macs: np.ndarray, images: np.ndarray, image_count: int) -> dict[str, Any]:
@@ -83,9 +83,10 @@ def cost_summary(macs: np.ndarray, images: np.ndarray, image_count: int) -> dict
         "gmacs_per_prediction": macs.sum(axis=1),
         "gmacs_per_image": per_image,
     }
-    return {name: _describe(np.asarray(values, dtype=np.float64) / 1e9) for name, values in summary.items()}
+    return {name: described(np.asarray(values, dtype=np.float64) / 1e9) for name, values in summary.items()}
 
 
-def _describe(values: np.ndarray) -> dict[str, float]:
+def described(values: np.ndarray) -> dict[str, float]:
+    """Mean, standard deviation, 5th and 95th percentile."""
     p5, p95 = np.percentile(values, [5, 95])
     return {"mean": float(values.mean()), "sd": float(values.std()), "p5": float(p5), "p95": float(p95)}

@@ -13,6 +13,7 @@ from harness.errors import MeasurementError
 from harness.predict import Decoding, PassPlan, run_passes
 from harness.rows import Row, code_of, file_names, run_kind, settings_of
 from harness.score import detections, score
+from harness.scoring_images import find_boxes, image_pass_key, known_images, score_image_rows
 from harness.session import Session
 from harness.store import Record, write_atomically
 from harness.suite import AccuracySpec
@@ -24,15 +25,33 @@ _NO_TRUTH = "no ground truth"
 
 def measure_accuracy(session: Session, spec: AccuracySpec) -> None:
     """Accuracy records; cells that differ in select knobs only share a pass, alphas share a coarse stage."""
-    groups: dict[str, list[Row]] = {}
-    for row in session.rows:
-        with session.guard([row], "accuracy"):
-            if state_of_accuracy(session, row, spec) in ("cached", "to do", _NO_TRUTH):
-                groups.setdefault(joint_key(session, row), []).append(row)
-    for rows in groups.values():
+    whole = [row for row in session.rows if row.variant.paradigm == "one-stage"]
+    for rows in _sharing(session, whole, spec):  # first, as the other rows may take their boxes from these
+        _score_images(session, rows, spec)
+    find_boxes(session)
+    for rows in _sharing(session, [row for row in session.rows if row not in whole], spec):
         waiting = [row for row in rows if _waits(session, row)]
         with session.guard(waiting, "accuracy"):
             _joint_pass(session, rows, waiting, spec)
+
+
+def _sharing(session: Session, rows: Sequence[Row], spec: AccuracySpec) -> list[list[Row]]:
+    """The rows that can be predicted, in groups that share a pass."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        with session.guard([row], "accuracy"):
+            if state_of_accuracy(session, row, spec) in ("cached", "to do", _NO_TRUTH):
+                groups.setdefault(joint_key(session, row), []).append(row)
+    return list(groups.values())
+
+
+def _score_images(session: Session, rows: Sequence[Row], spec: AccuracySpec) -> None:
+    """The pass of one-stage `rows` where something waits behind it: a record, a result file, another row's boxes."""
+    needed = any(_waits(session, row) or row.variant.name in session.box_sources() for row in rows)
+    with session.guard(rows, "accuracy"):
+        found = score_image_rows(session, rows, spec) if needed else {}
+        for row, results in found.items():
+            _write_results(session, row, results)
 
 
 def state_of_accuracy(session: Session, row: Row, spec: AccuracySpec) -> str:
@@ -42,8 +61,12 @@ def state_of_accuracy(session: Session, row: Row, spec: AccuracySpec) -> str:
         row.reasons["accuracy"] = row.lacking
     elif dataset is None:
         row.reasons["accuracy"] = f"no data (--data {row.cell.data.root}=PATH)"
+    elif session.lacking_boxes(row):
+        row.reasons["accuracy"] = session.lacking_boxes(row)
     elif not dataset.persons:
         row.reasons["accuracy"] = _NO_TRUTH
+    elif row.variant.paradigm == "one-stage":
+        return "cached" if known_images(session, row, spec) else "to do"
     else:
         return "cached" if _known(session, row, spec) else "to do"
     return row.reasons["accuracy"]
@@ -70,7 +93,9 @@ def _base_key(session: Session, row: Row) -> dict[str, Any]:
 
 
 def joint_key(session: Session, row: Row) -> str:
-    """Rows with the same key may share work: one pass over the same crops."""
+    """Rows with the same key may share work: one pass over the same crops, or the same images."""
+    if row.variant.paradigm == "one-stage":
+        return provenance.content_id(image_pass_key(session, row))
     return provenance.content_id(_base_key(session, row))
 
 
@@ -92,7 +117,7 @@ def _joint_pass(session: Session, rows: Sequence[Row], waiting: Sequence[Row], s
         for row in group:
             if row in waiting:
                 with session.guard([row], "accuracy"):
-                    _score(session, row, found, spec)
+                    _score(session, row, found, spec, folder)
 
 
 def _pass_folder(session: Session, row: Row, plan: PassPlan) -> Path:
@@ -103,7 +128,7 @@ def _pass_folder(session: Session, row: Row, plan: PassPlan) -> Path:
 
 def scored_pass(session: Session, row: Row) -> replay.Pass | None:
     """The stored pass that a row is scored from, None where there is none (no weights, no data, not predicted)."""
-    if row.weights is None or session.dataset(row) is None:
+    if row.weights is None or session.dataset(row) is None or session.lacking_boxes(row):
         return None
     key, settings = joint_key(session, row), settings_of(row.cell)
     others = [r for r in session.rows if r.weights is not None and r.cell.data == row.cell.data]
@@ -122,7 +147,8 @@ def _predict(session: Session, plans: Sequence[PassPlan], folders: Sequence[Path
             missing=row.cell.data.missing, advance=advance,
         )  # fmt: skip
     for folder in folders:
-        replay.seal_pass(folder, {"seconds": time.perf_counter() - began, "device": session.options.device})
+        about = {"seconds": time.perf_counter() - began, "device": session.options.device}
+        replay.seal_pass(folder, {**about, "notes": session.notes(row)})
 
 
 def _key(session: Session, row: Row, spec: AccuracySpec) -> dict[str, Any]:
@@ -130,7 +156,7 @@ def _key(session: Session, row: Row, spec: AccuracySpec) -> dict[str, Any]:
         **_base_key(session, row),
         "settings": settings_of(row.cell),
         "select": row.cell.select,
-        "protocol": row.cell.protocol.model_dump(mode="json"),
+        "protocol": row.cell.protocol.applying("top-down"),
         "missing": row.cell.data.missing,
         "spec": spec.model_dump(mode="json"),
         "score_code": provenance.code("score"),
@@ -145,17 +171,22 @@ def _known(session: Session, row: Row, spec: AccuracySpec) -> bool:
     return True
 
 
-def _score(session: Session, row: Row, found: replay.Pass, spec: AccuracySpec) -> None:
+def _score(session: Session, row: Row, found: replay.Pass, spec: AccuracySpec, folder: Path) -> None:
     dataset, boxes, _ = session.inputs(row)
     results, chosen = detections(row.cell, found, dataset, boxes)
-    if session.options.results is not None:
-        file = session.options.results / f"{file_names(session.rows)[row]}.json"
-        write_atomically(file, json.dumps(results).encode())
+    _write_results(session, row, results)
     if "accuracy" in row.records or not dataset.persons:
         return
     result, arrays = score(found, results, chosen, dataset, boxes, spec)
+    result["notes"] = [*result["notes"], *replay.notes_of(folder)]
     key = _key(session, row, spec)
-    row.records["accuracy"] = session.store.put(Record.make("accuracy", key, result), arrays)
+    row.records["accuracy"] = session.store.put(Record.make("accuracy", key, result, predictions=folder.name), arrays)
+
+
+def _write_results(session: Session, row: Row, results: Sequence[dict[str, Any]]) -> None:
+    if session.options.results is not None:
+        file = session.options.results / f"{file_names(session.rows)[row]}.json"
+        write_atomically(file, json.dumps(results).encode())
 
 
 def _plan(rows: Sequence[Row]) -> PassPlan:

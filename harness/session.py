@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness import provenance
-from harness.data.boxes import Boxes
+from harness.data.boxes import Boxes, at_least
 from harness.data.coco import Dataset
-from harness.errors import HarnessError, SuiteError
+from harness.errors import HarnessError, MeasurementError, SuiteError
 from harness.method import Predictor, find_variant
 from harness.pose.skeletons import COCO
 from harness.predict import TopDownRunner
+from harness.predict_images import OneStageRunner
 from harness.rows import Options, Progress, Row, fitted, run_kind, settings_of
 from harness.sources import Sources, data_key
 from harness.store import Store
-from harness.suite import Cell, Suite
+from harness.suite import BoxesFrom, Cell, Suite
 from harness.train.checkpoints import open_variant
 from harness.trained import Training
 
@@ -45,7 +46,10 @@ class Session:
         self.suite, self.store, self.sources = suite, store, sources
         self.options, self.progress = options, progress
         self.trainings: dict[Row, Training] = {}
+        self.detected: dict[str, Boxes] = {}
+        """boxes by the one-stage variant that found them, for the rows that take theirs from it"""
         self._predictors: dict[str, Predictor] = {}
+        self._notes: dict[str, list[str]] = {}
         self._datasets: dict[str, Dataset | None] = {}
         self._inputs: dict[str, Inputs] = {}
         self.rows = [self._row(cell) for cell in cells]
@@ -85,9 +89,36 @@ class Session:
             dataset = self.dataset(row)
             if dataset is None:
                 raise SuiteError("no data", hint=f"--data {spec.root}=PATH")
-            boxes = self.sources.boxes(spec, dataset, protocol)
+            boxes = self._boxes(row, dataset)
             self._inputs[name] = Inputs(dataset, boxes, data_key(spec, dataset, boxes))
         return self._inputs[name]
+
+    def _boxes(self, row: Row, dataset: Dataset) -> Boxes:
+        spec, protocol = row.cell.data, row.cell.protocol
+        if not isinstance(spec.boxes, BoxesFrom):
+            return self.sources.boxes(spec, dataset, protocol)
+        if self.lacking_boxes(row):
+            raise MeasurementError(self.lacking_boxes(row), where=row.cell.label)
+        return at_least(self.detected[spec.boxes.variant], protocol.box_score_threshold)
+
+    def box_sources(self) -> set[str]:
+        """The one-stage variants whose boxes other rows take."""
+        return {row.cell.data.boxes.variant for row in self.rows if isinstance(row.cell.data.boxes, BoxesFrom)}
+
+    def lacking_boxes(self, row: Row) -> str:
+        """Why the boxes that a top-down row takes from a one-stage row are not there; empty when they are."""
+        source = row.cell.data.boxes
+        if row.variant.paradigm == "one-stage" or not isinstance(source, BoxesFrom) or source.variant in self.detected:
+            return ""
+        origin = next(r for r in self.rows if r.variant.name == source.variant)
+        why = origin.reasons.get("accuracy") or (origin.lacking if origin.weights is None else "not predicted yet")
+        return f"no boxes: they come from {source.variant}, which has none ({why})"
+
+    def image_key(self, row: Row) -> dict[str, str]:
+        """What identifies the images that a one-stage row is evaluated on."""
+        dataset = self.dataset(row)
+        assert dataset is not None
+        return {"name": row.cell.data.name, "dataset": dataset.fingerprint}
 
     # -- networks ----------------------------------------------------------------------------------------------
 
@@ -105,9 +136,14 @@ class Session:
         found = settings_of(row.cell)
         if "quality_threshold" in row.cell.select:
             found["quality_threshold"] = row.cell.select["quality_threshold"]
-            if row.cell.select.get("exit_rate") is not None and "accuracy" in row.records:
-                found["quality_threshold"] = row.records["accuracy"].result["quality_threshold"]
+        if row.cell.select.get("exit_rate") is not None:
+            if "accuracy" not in row.records:
+                raise MeasurementError("an exit rate becomes a threshold where persons are scored, and none was")
+            found["quality_threshold"] = row.records["accuracy"].result["quality_threshold"]
         return found
+
+    def _network(self, row: Row) -> str:
+        return provenance.content_id([self.network_key(row), str(row.weights)])
 
     def build(self, row: Row, weights: Path | None) -> Predictor:
         """A new network of a row; without weights the random one of seed 0."""
@@ -116,11 +152,18 @@ class Session:
             size = cell.input_size if "input_size" in cell.chosen else None
             return open_variant(variant, weights, input_size=size, **cell.build)[0]
         options = {"num_joints": self.joints(row), "input_size": cell.input_size, **cell.build}
-        return open_variant(variant, weights, **options)[0]
+        network, report = open_variant(variant, weights, **options)
+        if report is not None:
+            self._notes[self._network(row)] = list(report.notes)
+        return network
+
+    def notes(self, row: Row) -> list[str]:
+        """What was said when the weights of a row were loaded: interpolated, or not to be told for sure."""
+        return self._notes.get(self._network(row), [])
 
     def predictor(self, row: Row) -> Predictor:
         """The network of a row with its weights; one at a time is kept."""
-        key = provenance.content_id([self.network_key(row), str(row.weights)])
+        key = self._network(row)
         if key not in self._predictors:
             self._predictors.clear()
             self._predictors[key] = self.build(row, row.weights)
@@ -132,6 +175,10 @@ class Session:
         skeleton = dataset.skeleton if dataset else COCO
         kind = run_kind(row.cell)
         return TopDownRunner(predictor, row.cell.protocol, skeleton, device=self.options.device, **kind)
+
+    def image_runner(self, row: Row, predictor: Predictor) -> OneStageRunner:
+        """The one-stage network of a row with everything around it."""
+        return OneStageRunner(predictor, row.cell.protocol, device=self.options.device, **run_kind(row.cell))
 
     # -- failures ----------------------------------------------------------------------------------------------
 
@@ -148,4 +195,5 @@ class Session:
                 self.progress.say(traceback.format_exc())
             for row in rows:
                 row.reasons[what] = text
+                row.failed.add(what)
             self.progress.say(f"{', '.join(r.cell.label for r in rows)}: {what} failed: {text}")

@@ -15,7 +15,8 @@ from harness.data.coco import Dataset
 from harness.errors import DataError, SuiteError, WeightsError, unknown_name
 from harness.method import PoseProtocol, find_variant
 from harness.provenance import PROJECT
-from harness.suite import Cell, DataSpec, TrainData, TrainSpec
+from harness.suite import BoxesFrom, Cell, DataSpec, TrainData, TrainSpec
+from harness.suite_file import named_value
 
 __all__ = ["QUICKSTART", "Sources", "assignments", "inside", "synthetic_folder"]
 
@@ -27,9 +28,7 @@ def assignments(pairs: Sequence[str], option: str) -> dict[str, Path]:
     """`NAME=PATH` options as a mapping; a PATH that does not exist is a SuiteError."""
     found: dict[str, Path] = {}
     for pair in pairs:
-        name, sign, text = pair.partition("=")
-        if not sign:
-            raise SuiteError(f"{option} {pair}", expected=f"{option} NAME=PATH")
+        name, text = named_value(pair, option, f"{option} NAME=PATH")
         path = Path(text).expanduser()
         if not path.exists():
             raise SuiteError(f"{option} {name}: there is no {text}", hint="give the path of an existing file or folder")
@@ -85,10 +84,10 @@ class Sources:
             if name not in {c.variant for c in cells}:
                 find_variant(name)  # an unknown name gets its own message
                 raise SuiteError(f"--weights {name}: the suite has no such variant", hint="see `paretopose plan`")
-        if self.weights and any(c.train for c in cells):
+        if self.weights and any(c.train and c.train.start != "weights" for c in cells):
             raise SuiteError(
                 f"--weights {next(iter(self.weights))}: this suite trains its networks",
-                hint="leave --weights out, or the suite's `train`",
+                hint="leave --weights out, or let the suite start from them: `train: {from: weights, ...}`",
             )
 
     def dataset(self, spec: DataSpec) -> Dataset | None:
@@ -124,10 +123,23 @@ class Sources:
         dataset = _load(inside(root, where.annotations), inside(root, where.images), name)
         return dataset if spec.limit is None else coco.limit(dataset, spec.limit)
 
+    def start_of(self, cell: Cell) -> Path | None:
+        """The weights that the training of a cell starts from, None for random ones. WeightsError when not there."""
+        start = cell.train.start if cell.train else ""
+        if not start:
+            return None
+        found = self.weights_of(cell, start)
+        if found is None:
+            hint = f"--weights {cell.variant}=PATH" if start == "weights" else "`make train-quickstart` makes them"
+            raise WeightsError(f"no weights of {cell.variant} to start from", hint=hint)
+        return found
+
     def boxes(self, spec: DataSpec, dataset: Dataset, protocol: PoseProtocol) -> Boxes:
         """Person boxes: cleaned ground truth, or a detection file below the data root."""
         if spec.boxes == "ground-truth":
             return from_ground_truth(dataset, cleaning=protocol.box_cleaning)
+        if isinstance(spec.boxes, BoxesFrom):
+            raise DataError(f"boxes of {spec.boxes.variant}, which finds them when the suite runs", where=spec.name)
         root = synthetic_folder("val") if spec.name == "synthetic" else self.data[spec.root]
         path = inside(root, spec.boxes)
         return from_file(path, dataset, threshold=protocol.box_score_threshold)

@@ -60,10 +60,10 @@ class Record(BaseModel):
         )
 
     def _repr_html_(self) -> str:
-        import html
+        """What a notebook shows."""
+        from harness.notebook import record_html
 
-        rows = "".join(f"<tr><td>{html.escape(k)}<td>{html.escape(str(v))}" for k, v in self.result.items())
-        return f"<b>{html.escape(self.kind)}</b> {self.id}<table>{rows}</table>"
+        return record_html(self)
 
 
 def record_id(kind: str, key: Mapping[str, Any]) -> str:
@@ -94,16 +94,39 @@ class Store:
     quarantine/ (damaged records, kept for the curious).
     """
 
-    def __init__(self, folder: Path = DEFAULT_FOLDER) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path = DEFAULT_FOLDER, *, read_only: bool = False) -> None:
+        """`read_only`: damaged records are left where they are; `quarantined` names them all the same."""
+        self.folder, self._read_only = folder, read_only
         self.quarantined: list[str] = []
+        self.outdated: list[str] = []
+        """records of an older schema version, passed over: `run` measures them again"""
+
+    @classmethod
+    def find(cls, folder: Path, *, read_only: bool = False) -> Store:
+        """The store that `folder` is, or that it holds as `records`. UserError when there is none."""
+        places = [folder / "records", folder, *([folder.parent] if folder.name == "records" else [])]
+        for place in places:
+            if (place / "records").is_dir():
+                return cls(place, read_only=read_only)
+        raise UserError("no records", where=str(folder), hint="`paretopose run SUITE` writes them")
+
+    def remarks(self) -> list[str]:
+        """What was passed over while reading, for people."""
+        lines = [f"damaged record set aside: {name}; `paretopose run` measures it again" for name in self.quarantined]
+        if self.outdated:
+            lines.append(
+                f"{len(self.outdated)} records of an older schema version passed over; `paretopose run` measures "
+                "them again"
+            )
+        return lines
 
     def check_writable(self, need_mb: float = 50) -> None:
         """UserError when nothing can be written here; asked before hours are spent."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / ".probe", b"x")
-            (self.folder / ".probe").unlink()
+            with tempfile.TemporaryFile(dir=self.folder) as probe:  # without a name: others may ask at the same time
+                probe.write(b"x")
+                probe.flush()
             space = os.statvfs(self.folder)
         except OSError as error:
             raise UserError(
@@ -167,13 +190,17 @@ class Store:
         except OSError as error:
             raise UserError(f"cannot read a record: {error.strerror}", where=str(path)) from error
         try:
-            version = json.loads(content).get("schema_version")
+            values = json.loads(content)
+            version = values["schema_version"]
             if isinstance(version, int) and version > SCHEMA:
                 raise UserError(
                     f"schema version {version}", where=str(path), expected=f"at most {SCHEMA}", hint="update paretopose"
                 )
-            record = Record.model_validate_json(content)
-        except (ValueError, AttributeError):
+            if isinstance(version, int) and version < SCHEMA:
+                self.outdated.append(path.name)
+                return None
+            record = Record.model_validate(values)
+        except (ValueError, TypeError, KeyError):
             self._quarantine(path)
             return None
         sound = record.digest == content_id(record.result) and record.id == record_id(record.kind, record.key)
@@ -182,6 +209,9 @@ class Store:
         return record if sound else None
 
     def _quarantine(self, path: Path) -> None:
+        if self._read_only:
+            self.quarantined.append(path.name)
+            return
         place = self.folder / "quarantine" / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from harness.method import PoseProtocol
 from harness.suite_file import Marked, override, read, validate
 
 __all__ = [
     "AccuracySpec",
+    "BoxesFrom",
     "Cell",
+    "ClaimSpec",
     "DataSpec",
     "LatencySpec",
     "MethodSpec",
+    "PaperSpec",
     "Suite",
     "TrainData",
     "TrainSpec",
@@ -28,6 +31,14 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class BoxesFrom(_Frozen):
+    """The boxes that a one-stage row of the suite found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+    variant: str = Field(alias="from")
+
+
 class DataSpec(_Frozen):
     """Which images, annotations and boxes. `root` names a folder given as --data NAME=PATH."""
 
@@ -36,8 +47,8 @@ class DataSpec(_Frozen):
     root: str = "coco"
     annotations: str = "annotations/person_keypoints_val2017.json"
     images: str = "val2017"
-    boxes: str = "ground-truth"
-    """`ground-truth`, or a COCO detection file below the root"""
+    boxes: str | BoxesFrom = "ground-truth"
+    """`ground-truth`, a COCO detection file below the root, or {from: VARIANT}: a one-stage row of the suite"""
     where: dict[str, str] = Field(default_factory=dict)
     """only images whose record holds these fields, for example {gt: complete}"""
     limit: int | None = Field(None, gt=0)
@@ -74,9 +85,14 @@ class LatencySpec(_Frozen):
 class MeasureSpec(_Frozen):
     """What to measure; `true` takes the defaults, `false` leaves it out."""
 
-    accuracy: AccuracySpec | bool = True
+    accuracy: AccuracySpec | None = AccuracySpec()
     cost: bool = True
-    latency: LatencySpec | bool = False
+    latency: LatencySpec | None = None
+
+    @field_validator("accuracy", "latency", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
 class TrainData(_Frozen):
@@ -88,16 +104,29 @@ class TrainData(_Frozen):
 
 
 class TrainSpec(_Frozen):
-    """How the networks of a suite are trained before they are measured, from random weights drawn from the seed."""
+    """How the networks of a suite are trained before they are measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
     recipe: str
     """`official`, `quick`: a recipe that every variant of the suite has"""
+    start: Literal["", "quickstart", "weights"] = Field("", alias="from")
+    """the weights to start from: random ones drawn from the seed, the tiny ones of the project, those of --weights"""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """fields of the recipe: {lr: 5.0e-4, augmentation.rotation: 30}"""
     data: Literal["synthetic"] | TrainData = "synthetic"
     limit: int | None = Field(None, gt=0)
     """only the first N images"""
-    epochs: int | None = Field(None, gt=0)
-    """another length than the recipe's; milestones in proportion"""
+    epochs: int | None = Field(None, ge=0)
+    """another length than the recipe's; milestones in proportion; 0: the weights of `from` as they are"""
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @field_validator("epochs")
+    @classmethod
+    def _from_something(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value == 0 and not info.data.get("start"):
+            raise ValueError("0 epochs need weights to start from: `from: quickstart`")
+        return value
 
 
 class MethodSpec(_Frozen):
@@ -111,12 +140,52 @@ class MethodSpec(_Frozen):
     """file below the weights root, when it is not VARIANT.safetensors"""
 
 
+class ClaimSpec(_Frozen):
+    """A sentence of a paper that compares two networks in one number."""
+
+    text: str
+    """the claim in words, as a row of the table"""
+    row: str
+    against: str
+    """variants of the suite: what is praised, and beside what"""
+    quantity: Literal["gflops", "params_m", "ap", "latency_ms"]
+    measure: Literal["percent_less", "times_less", "more"]
+    printed: str
+    source: str
+    convention: str = ""
+    """gflops: the counting convention of the paper"""
+    unclear: str = ""
+    """what the source leaves open; then ours stands beside it and there is no verdict"""
+
+
+class PaperSpec(_Frozen):
+    """A published table as a target. `rows` select rows of results/published by patterns on their columns, in order."""
+
+    caption: str
+    rows: tuple[dict[str, str], ...] = ()
+    columns: tuple[Literal["params_m", "gflops", "ap", "ap50", "ap75", "apm", "apl", "ar", "latency_ms"], ...] = (
+        "params_m", "gflops", "ap",
+    )  # fmt: skip
+    claims: tuple[ClaimSpec, ...] = ()
+
+
+class DetectorRecords(_Frozen):
+    """A detector whose cost was recorded: ids of a cost record and of a latency record."""
+
+    cost: str
+    latency: str | None = None
+
+
 class ReportSpec(_Frozen):
     """What the report shows."""
 
     title: str = ""
     axes: tuple[str, str] = ("gmacs", "ap")
     published: bool = False
+    detector: str | DetectorRecords | None = None
+    """what finds the persons for top-down rows where a system's cost is compared: a one-stage variant of the suite, or
+    {cost: ID, latency: ID}, records of the store; default: where the boxes come from, if that is a row"""
+    paper: PaperSpec | None = None
 
 
 class Suite(_Frozen):

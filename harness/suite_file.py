@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.errors import SuiteError, unknown_name
 
-__all__ = ["Marked", "override", "parse_value", "read", "validate"]
+__all__ = ["Marked", "named_value", "override", "parse_value", "read", "validate"]
 
 Path_ = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -82,12 +82,18 @@ def _mark(node: yaml.Node, path: Path_, lines: dict[Path_, int]) -> None:
         _mark(value, (*path, key), lines)
 
 
+def named_value(pair: str, option: str, expected: str) -> tuple[str, str]:
+    """The two sides of `NAME=VALUE` as given to `option`; SuiteError when one is missing."""
+    name, sign, text = pair.partition("=")
+    if not sign or not name:
+        raise SuiteError(f"{option} {pair}", expected=expected)
+    return name, text
+
+
 def override(values: Marked, assignments: Sequence[str]) -> None:
     """Apply `key.path=value` in place; the value is read as YAML, an integer segment is a list index."""
     for assignment in assignments:
-        key, sign, text = assignment.partition("=")
-        if not sign or not key:
-            raise SuiteError(f"--set {assignment}", expected="key.path=value, for example protocol.flip=false")
+        key, text = named_value(assignment, "--set", "key.path=value, for example protocol.flip=false")
         *parents, last = key.split(".")
         place: Any = values
         for segment in parents:

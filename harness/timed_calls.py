@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,6 +170,15 @@ class TimedCall:
             both = [self.runner.decode(m, how, *geometry)[..., :2] for m in (maps, shaken)]
             found.append(np.linalg.norm(both[0].astype(np.float64) - both[1], axis=-1))
         return np.concatenate(found)
+
+    def preparing_ms(self) -> float:
+        """Milliseconds of making one person's input of decoded pixels: cropping and normalising, the median turn."""
+        spent = []
+        for turn in self._turns:
+            began = time.perf_counter()
+            self.runner.normalise(np.concatenate([self._cut(p, p.image)[0] for p in turn]))
+            spent.append(1e3 * (time.perf_counter() - began) / sum(len(p.rows) for p in turn))
+        return float(np.median(spent))
 
     # -- the work of each scope ----------------------------------------------------------------------------------
 

@@ -82,10 +82,8 @@ def _scored(row: Row, found: replay.Pass, *, flip: bool) -> tuple[replay.Selecti
     """The scored selection (without its flip test where that was not timed), and which persons' exits are certain."""
     threshold, decided = None, np.ones(len(found["index"]), dtype=bool)
     if "quality" in found:
-        select = row.cell.select
-        threshold = replay.resolve_threshold(found, select.get("quality_threshold"), select.get("exit_rate"))
-        names = ("quality", "quality_mirrored") if flip else ("quality",)
-        for name in names if np.isfinite(threshold) else ():
-            decided &= ~(np.abs(found[name] - threshold) <= _UNDECIDED * max(1.0, abs(threshold)))
+        threshold = replay.threshold_of(found, row.cell.select, flip=row.cell.protocol.flip)
+        near = _UNDECIDED * max(1.0, abs(threshold) if threshold is not None and np.isfinite(threshold) else 0.0)
+        decided = (np.abs(replay.margins(found, threshold, flip=flip)) > near).all(axis=1)
     chosen = replay.select(found, Decoding.of(row.cell.protocol).name, flip=flip, threshold=threshold)
     return chosen, decided

@@ -19,14 +19,18 @@ from harness.cost.utilisation import utilisation
 from harness.data.boxes import from_ground_truth
 from harness.errors import MeasurementError
 from harness.predict import TopDownRunner
-from harness.rows import Row, code_of, run_kind
+from harness.rows import Row, code_of, run_kind, settings_of
 from harness.session import Session
 from harness.store import Record
 from harness.suite import LatencySpec
 from harness.timed_calls import TimedCall, Turn, inside_timer, turns
+from harness.timed_image_poses import image_pose_difference
+from harness.timed_images import TimedImages, image_turns, inside_image_timer
 from harness.timed_poses import pose_difference
 
 __all__ = ["attach_known", "measure_latency"]
+
+Timed = TimedCall | TimedImages
 
 _DEPENDS = "its cost depends on the person, and no person was scored"
 
@@ -82,19 +86,28 @@ def _measure_rows(session: Session, rows: Sequence[Row], spec: LatencySpec, batc
                 row.records[name] = record
 
 
-def _result(session: Session, rows: Sequence[Row], call: TimedCall, measured: LatencyResult) -> dict[str, Any]:
+def _result(session: Session, rows: Sequence[Row], call: Timed, measured: LatencyResult) -> dict[str, Any]:
     """The measurement, what stands beside it, and the check that the timed poses are the scored ones."""
     protocol, kind = rows[0].cell.protocol, run_kind(rows[0].cell)
     found = measured.to_dict()
     found["execution"] |= kind
-    found["inside_timer"] = inside_timer(call.scope, protocol, call.batch)
+    words = inside_image_timer if isinstance(call, TimedImages) else inside_timer
+    found["inside_timer"] = words(call.scope, protocol, call.batch)
     persons = call.persons[: len(measured.samples)]
-    each = [(s.wall_ms / n, s.starved) for s, n in zip(measured.samples, persons, strict=True)]
+    each = [(s.wall_ms / n, s.starved) for s, n in zip(measured.samples, persons, strict=True) if n]
     per_person = kept_median([ms for ms, starved in each if not starved], [ms for ms, _ in each])
-    found |= {"persons_per_call": persons, "ms_per_person": asdict(per_person)}
-    found |= pose_difference(session, rows, call)
-    macs, reason = _macs(rows[0], call)
-    per_call = None if macs is None else macs * float(np.median(persons))
+    found |= {"persons_per_call": persons, "ms_per_person": asdict(per_person), "preparing_ms": call.preparing_ms()}
+    if isinstance(call, TimedImages):
+        macs = call.macs()[: len(persons)]
+        found["images_per_call"] = call.batch if call.scope != "end-to-end" else 1
+        found["gmacs_without_persons_per_call"] = [float(one.fixed.sum()) / 1e9 for one in macs]
+        found |= image_pose_difference(session, rows, call)
+        per_call: float | None = float(np.median([one.whole.sum() for one in macs]))
+        reason = ""
+    else:
+        found |= pose_difference(session, rows, call)
+        each_macs, reason = _macs(rows[0], call)
+        per_call = None if each_macs is None else each_macs * float(np.median(persons))
     return found | utilisation(call, measured, call.runner.predictor, dtype=kind["dtype"], macs=per_call, reason=reason)
 
 
@@ -146,14 +159,17 @@ def _execution(session: Session, spec: LatencySpec, batch: int) -> Execution:
 
 def _callables(
     session: Session, calls: Mapping[str, tuple[list[Row], dict[str, Any]]], spec: LatencySpec, batch: int
-) -> dict[str, TimedCall]:
+) -> dict[str, Timed]:
     """What is timed, by call; each has run once, so that what cannot run is not among them."""
     runners: dict[str, TopDownRunner] = {}
-    found: dict[str, TimedCall] = {}
+    found: dict[str, Timed] = {}
     work: dict[str, list[Turn]] = {}
     for identity, (rows, key) in calls.items():
         row = rows[0]
         with session.guard(rows, f"latency_b{batch}"):
+            if row.variant.paradigm == "one-stage":
+                found[identity] = _timed_images(session, row, spec, batch)
+                continue
             own = [session.network_key(row), row.cell.run, str(row.weights), row.cell.protocol.model_dump(mode="json")]
             network = provenance.content_id(own)
             if network not in runners:
@@ -165,12 +181,24 @@ def _callables(
     return found
 
 
+def _timed_images(session: Session, row: Row, spec: LatencySpec, batch: int) -> TimedImages:
+    """The call of a one-stage row, over the row's own images or those of the built-in people."""
+    data = row.cell.data
+    found = image_turns(session.sources.dataset_or_synthetic(data), batch, spec.scope)
+    if not found:
+        raise MeasurementError("there is no image to time with", where=data.name, expected="image files")
+    runner = session.image_runner(row, session.build(row, row.weights))
+    call = TimedImages(runner, spec.scope, settings_of(row.cell), found, batch)
+    call.try_all()
+    return call
+
+
 def _work(session: Session, row: Row, spec: LatencySpec, batch: int, known: dict[str, list[Turn]]) -> list[Turn]:
     """The persons that are timed: those of the row's own boxes, or the built-in people where its data are not here."""
     data, protocol = row.cell.data, row.cell.protocol
     name = f"{data.model_dump_json()} {protocol.box_cleaning} {protocol.box_score_threshold}"
     if name not in known:
-        if session.dataset(row) is not None:
+        if session.dataset(row) is not None and not session.lacking_boxes(row):
             dataset, boxes, _ = session.inputs(row)
         else:
             dataset = session.sources.dataset_or_synthetic(data)
@@ -192,8 +220,10 @@ def _key(session: Session, row: Row, spec: LatencySpec, batch: int, facts: dict[
         "machine": machine_id(facts),
         "code": code_of("latency", row.variant),
     }
-    if spec.scope != "network":
-        key["protocol"] = row.cell.protocol.model_dump(mode="json")
-    if row.weights is not None and (settings.get("quality_threshold") is not None or row.variant.open_file):
+    whole = row.variant.paradigm == "one-stage"
+    if spec.scope != "network" or whole:
+        key["protocol"] = row.cell.protocol.applying(row.variant.paradigm)
+    decides = settings.get("quality_threshold", "always") not in ("always", "never") or whole
+    if row.weights is not None and (decides or row.variant.open_file):
         key["weights"] = provenance.file_sha256(row.weights)
     return key

@@ -19,6 +19,7 @@ from harness.store import Store
 from harness.suite import Cell, TrainSpec
 from harness.train.checkpoints import open_variant
 from harness.train.recipes import Recipe, describe, with_epochs
+from harness.train.settings import with_fields
 
 __all__ = ["Training"]
 
@@ -32,6 +33,10 @@ class Training:
     spec: TrainSpec
     dataset: Dataset
     seed: int
+    start: Path | None
+    """the weights it starts from; random ones of the seed where there are none"""
+    build: dict[str, Any]
+    """the build knobs"""
     options: dict[str, Any]
     """what the network is built with: joints, input size, build knobs"""
     folder: Path
@@ -42,22 +47,24 @@ class Training:
         spec = cell.train
         assert spec is not None
         variant = find_variant(cell.variant)
-        recipe = variant.recipes[spec.recipe]
-        if spec.epochs is not None:
+        recipe = with_fields(variant.recipes[spec.recipe], spec.set)
+        if spec.epochs:
             recipe = with_epochs(recipe, spec.epochs)
+        start = sources.start_of(cell)
         dataset = sources.training_set(spec)
         options = {"num_joints": dataset.skeleton.num_joints, "input_size": cell.input_size, **cell.build}
         key = {
             **cell.network_key(),
             "joints": dataset.skeleton.num_joints,
             "seed": cell.seed,
-            "recipe": describe(recipe),
+            "recipe": describe(recipe) if spec.epochs != 0 else None,
+            "start": provenance.file_sha256(start) if start else None,
             "precision": spec.precision,
             "data": dataset.fingerprint,
             "code": code_of("train", variant),
         }
         folder = store.folder / "trained" / provenance.content_id(key)
-        return cls(variant, recipe, spec, dataset, cell.seed, options, folder)
+        return cls(variant, recipe, spec, dataset, cell.seed, start, cell.build, options, folder)
 
     @property
     def id(self) -> str:
@@ -66,7 +73,9 @@ class Training:
 
     @property
     def weights(self) -> Path | None:
-        """The finished weights, None while there are none."""
+        """The finished weights, None while there are none; those of the start where nothing is trained."""
+        if self.spec.epochs == 0:
+            return self.start
         path = self.folder / f"{self.variant.name}.safetensors"
         return path if path.is_file() else None
 
@@ -77,15 +86,17 @@ class Training:
         """
         from harness.train import loop, state
 
+        options = loop.Options(device=device, workers=workers, precision=self.spec.precision)
         facts = {"recipe_name": self.spec.recipe, "data_name": self.dataset.name, "command": provenance.command()}
+        if self.start:
+            facts["init"] = f"{self.start.name} sha256:{provenance.file_sha256(self.start)[:16]}"
         result = loop.train(
             self._network(), self.variant, self.recipe, self.dataset,
-            out=self.folder, seed=self.seed, device=device, workers=workers, precision=self.spec.precision,
-            metadata=facts,
+            out=self.folder, seed=self.seed, build=self.build, metadata=facts, options=options,
         )  # fmt: skip
         state.clear(self.folder / "state")
         return result.weights
 
     def _network(self) -> Any:
-        """The network with the random weights of the seed."""
-        return open_variant(self.variant, None, seed=self.seed, **self.options)[0]
+        """The network with the weights of the start, or the random ones of the seed."""
+        return open_variant(self.variant, self.start, seed=self.seed, **self.options)[0]

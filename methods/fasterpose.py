@@ -173,6 +173,7 @@ _ASSUMED = Recipe(
     milestones=(90, 120),
     target=TargetSpec("unbiased", 2.0, 4),
     augmentation=Augmentation(scale=0.3, rotation=40.0, half_body=0.0),
+    loss="regressive cross-entropy as read here (knob `loss`), mean over persons, joints and pixels",
     trunk="torchvision",
     source="none: reconstruction",
     differs=("no recipe is published: SimpleBaseline's, with DARK's targets (the first author's earlier work)",),
@@ -209,7 +210,11 @@ def _variant(depth: int) -> Variant:
         protocol=_PROTOCOL,
         knobs=_KNOBS,
         layouts=_LAYOUTS,
-        recipes={"official": _ASSUMED, "quick": replace(_QUICK, lr=1e-3)},
+        recipes={
+            "official": replace(_ASSUMED, input_size=(256, 192)),
+            "official_384x288": replace(_ASSUMED, input_size=(384, 288), target=TargetSpec("unbiased", 3.0, 4)),
+            "quick": replace(_QUICK, lr=1e-3),
+        },
         note=_NOTE,
         source="arXiv 2107.03215, abstract only",
     )

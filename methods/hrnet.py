@@ -6,6 +6,7 @@ The trunk keeps a stride-4 branch throughout, the head is one 1x1 convolution on
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trac
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts.heads import final_layer, final_layer_macs
 from methods.parts.hrnet import HRNet, HRNetShape
-from methods.parts.losses import LOSSES, MAP_LOSSES, as_heatmaps, start_from_prior
+from methods.parts.losses import MAP_LOSSES, as_heatmaps, heatmap_loss, start_from_prior
 from methods.parts.names import renamed
 
 __all__ = ["VARIANTS", "HRNetPose"]
@@ -53,7 +54,7 @@ class HRNetPose(HRNet):
 
     def losses(self, batch: TrainBatch, progress: Progress) -> dict[str, Tensor]:
         """JointsMSE with the factor 0.5 (card E), or the loss of the knob."""
-        return {"heatmap": LOSSES[self.loss](self(batch.images), batch.target, batch.weight)}
+        return {"heatmap": heatmap_loss(self.loss, self(batch.images), batch, progress)}
 
 
 def _build(shape: HRNetShape, **options: Any) -> nn.Module:
@@ -102,13 +103,27 @@ _OFFICIAL = Recipe(
     milestones=(170, 200),
     target=TargetSpec("msra", 2.0, 4),
     augmentation=Augmentation(scale=0.35, rotation=45.0, half_body=0.3),
+    loss="0.5 x squared error, mean over persons, joints and pixels of the heatmaps; joints without label count as 0",
     trunk="imagenet",
     source="leoxiaobin/deep-high-resolution-net.pytorch@6f69e46, experiments/coco/hrnet",
     differs=(
         "weight decay 0: the YAML's 1e-4 is used by SGD only, never by Adam",
         "the rate drops at the stated epochs; the official code under torch >= 1.1 drops one epoch early",
-        "sigma 2 and batch 128 as for 256x192; published 384x288 models use sigma 3, W48-384x288 batch 96",
     ),
+)
+_MMPOSE0 = replace(
+    _OFFICIAL,
+    batch=512,
+    lr=5e-4,
+    warmup_steps=500,
+    augmentation=Augmentation("mmpose0", scale=0.5, rotation=40.0, shift=0.2, shift_prob=0.3),
+    source="mmpose 0.x, topdown_heatmap/coco/hrnet_w*_coco_256x192 (8 GPUs x 64, W48 8 x 32)",
+    differs=("the loss keeps HRNet's factor 0.5, which Adam does not feel",),
+)
+_MMPOSE1 = replace(
+    _MMPOSE0,
+    augmentation=Augmentation("mmpose1", scale=0.5, rotation=80.0, shift=0.16, shift_prob=0.3),
+    source="mmpose 1.x, topdown_heatmap/coco/td-hm_hrnet-w*_8xb*-210e_coco-256x192",
 )
 _QUICK = Recipe(
     epochs=40,
@@ -125,6 +140,21 @@ _QUICK = Recipe(
 _LOSS = Knob("loss", "build", "mse_half", "training loss; those on logits answer their sigmoid", MAP_LOSSES)
 
 
+def _recipes(width: int) -> dict[str, Recipe]:
+    """Those for 256x192 and, with targets as wide in image pixels and W48's smaller batch, the one for 384x288."""
+    small, large = (256, 192), (384, 288)
+    total = 256 if width == 48 else 512
+    return {
+        "official": replace(_OFFICIAL, input_size=small),
+        "official_384x288": replace(
+            _OFFICIAL, input_size=large, batch=96 if width == 48 else 128, target=TargetSpec("msra", 3.0, 4)
+        ),
+        "mmpose0": replace(_MMPOSE0, input_size=small, batch=total),
+        "mmpose1": replace(_MMPOSE1, input_size=small, batch=total),
+        "quick": _QUICK,
+    }
+
+
 def _variant(width: int) -> Variant:
     return Variant(
         name=f"hrnet_w{width}",
@@ -132,7 +162,7 @@ def _variant(width: int) -> Variant:
         build=partial(_build, HRNetShape(width)),
         knobs=(_LOSS,),
         layouts=_LAYOUTS,
-        recipes={"official": _OFFICIAL, "quick": _QUICK},
+        recipes=_recipes(width),
         source="arXiv 1902.09212",
         published=(("HRNet", f"*[Ww]{width}*"),),
     )

@@ -11,49 +11,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.errors import UserError, WeightsError
+from harness.errors import WeightsError
 from harness.method import Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts import vit
 from methods.parts import vit_names as names
-from methods.parts.arithmetic import conv_macs
+from methods.parts import vit_recipe as shared
 from methods.parts.heads import deconv_head_macs, deconv_layers, final_layer, final_layer_macs
+from methods.parts.input_checks import check_images, check_multiple
 from methods.parts.losses import mse
+from methods.parts.vit_start import start_from_scratch
 
 __all__ = ["VARIANTS", "ViTPose"]
 
-_EPS = 1e-6  # of every LayerNorm; the Hugging Face default is 1e-12, SHaRPose has 1e-5
 _DECONVS = (256, 256)
-
-
-class _Backbone(nn.Module):
-    """(B, 3, H, W) -> (B, D, h, w) with h = H / patch."""
-
-    def __init__(self, size: _Size, grid: Size, patch: int) -> None:
-        super().__init__()
-        self.grid = grid
-        # QUIRK: padding 2 with stride = kernel shifts every patch by two pixels, and the last two rows and
-        # columns of the image are never seen; published weights expect it.
-        self.patch_embed = vit.PatchEmbed(size.dim, patch, padding=2)
-        self.pos_embed = nn.Parameter(torch.empty(1, grid[0] * grid[1] + 1, size.dim))
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        self.blocks = vit.blocks(
-            size.dim, size.depth, size.heads, eps=_EPS, mlp_ratio=size.mlp_ratio, drop_path=size.drop_path
-        )
-        self.last_norm = nn.LayerNorm(size.dim, eps=_EPS)
-        vit.init_vit(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        # QUIRK: there is no class token, but its slot of the position embedding is added to every patch;
-        # published weights were trained so.
-        x = self.patch_embed(images) + self.pos_embed[:, 1:] + self.pos_embed[:, :1]
-        for block in self.blocks:
-            x = block(x)
-        return self.last_norm(x).transpose(1, 2).unflatten(2, self.grid)
 
 
 class _ClassicHead(nn.Module):
@@ -111,7 +85,7 @@ _SIZES = {
     "h": _Size(1280, 32, 16, drop_path=0.55, layer_decay=0.85),
 }
 _SIX_HEADS = "an image classifier of width 384 (DeiT, timm): its attention has 6 heads"
-_TINY = _Size(96, 4, 4, mlp_ratio=2.0)
+_TINY = _Size(64, 4, 4, mlp_ratio=2.0)
 
 
 class ViTPose(nn.Module):
@@ -130,14 +104,11 @@ class ViTPose(nn.Module):
         patch: int = 16,
     ) -> None:
         super().__init__()
-        if input_size[0] % patch or input_size[1] % patch:
-            raise UserError(
-                f"input size {input_size[0]}x{input_size[1]}",
-                expected=f"height and width divisible by {patch}, the patch size",
-                hint=f"take {_round(input_size[0], patch)}x{_round(input_size[1], patch)}",
-            )
-        self.input_size, self.num_joints, self.size, self.patch = input_size, num_joints, size, patch
-        self.backbone = _Backbone(size, (input_size[0] // patch, input_size[1] // patch), patch)
+        check_multiple(input_size, patch, "the patch size")
+        self.input_size, self.num_joints, self.size = input_size, num_joints, size
+        self.backbone = vit.PoseViT(
+            size.dim, size.depth, size.heads, input_size, size.drop_path, mlp_ratio=size.mlp_ratio, patch=patch
+        )
         head = _SimpleHead(size.dim, num_joints, patch // 4) if simple else _ClassicHead(size.dim, num_joints)
         self.keypoint_head = head
 
@@ -146,17 +117,12 @@ class ViTPose(nn.Module):
 
     def predict(self, images: Tensor, settings: Mapping[str, Any]) -> TopDownOutput:
         """UserError for images of another size: the position embedding is tied to the grid."""
-        if tuple(images.shape[2:]) != tuple(self.input_size):
-            given, own = ("x".join(map(str, size)) for size in (images.shape[2:], self.input_size))
-            raise UserError(f"images of {given}", expected=f"{own}, the input size of this network")
+        check_images(images, self.input_size)
         return TopDownOutput(exits=[self(images)])
 
     def macs(self, trace: Trace) -> int:
         """The same for every person."""
-        grid, size = self.backbone.grid, self.size
-        patches = conv_macs(3, size.dim, self.patch, grid)
-        body = size.depth * vit.block_macs(size.dim, grid[0] * grid[1], size.mlp_ratio)
-        return patches + body + self.keypoint_head.macs(grid)
+        return self.backbone.trunk_macs(self.input_size) + self.keypoint_head.macs(self.backbone.grid)
 
     def losses(self, batch: TrainBatch, progress: Progress) -> dict[str, Tensor]:
         """JointsMSE of mmpose, without the factor 0.5 (card, 4)."""
@@ -171,29 +137,16 @@ class ViTPose(nn.Module):
         _check_same_network(_describe(state), _describe(self.state_dict()))
         if names.has_six_heads(state):
             raise WeightsError(_SIX_HEADS, expected="12 heads, as in the authors' own MAE-small file")
-        # of a pretrained encoder; MAE's `norm` is not `last_norm`, which starts fresh (card, 2)
-        unused = ("backbone.norm.", "backbone.head.", "backbone.fc_norm.")
-        state = {name: value for name, value in state.items() if not name.startswith(unused)}
-        notes = []
-        kernel = state.get("backbone.patch_embed.proj.weight")
-        if kernel is not None and kernel.shape[-1] < self.patch:
-            state["backbone.patch_embed.proj.weight"] = vit.pad_patches(kernel, self.patch)
-            notes.append(f"patch kernels padded from {kernel.shape[-1]} to {self.patch} pixels")
-        positions = state.get("backbone.pos_embed")
-        if positions is not None and positions.shape[1] != self.backbone.pos_embed.shape[1]:
-            source = vit.grid_of(positions.shape[1] - 1, self.backbone.grid)
-            patches = vit.resize_positions(positions[:, 1:], source, self.backbone.grid)
-            state["backbone.pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
-            notes.append("position embedding interpolated from {}x{} to {}x{}".format(*source, *self.backbone.grid))
+        state, notes = self.backbone.adapt_state(state, "backbone.")
+        kernel, patch = state.get("backbone.patch_embed.proj.weight"), self.backbone.patch
+        if kernel is not None and kernel.shape[-1] < patch:
+            state["backbone.patch_embed.proj.weight"] = vit.pad_patches(kernel, patch)
+            notes.append(f"patch kernels padded from {kernel.shape[-1]} to {patch} pixels")
         if self.size.dim == 384:
             notes.append(
                 "a file does not tell its number of heads: this network has 12, DeiT's and timm's small have 6"
             )
         return state, notes
-
-
-def _round(pixels: int, multiple: int) -> int:
-    return max(1, round(pixels / multiple)) * multiple
 
 
 def _describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -252,55 +205,38 @@ _LAYOUTS = (
         to_own=names.from_hugging_face,
         from_own=names.to_hugging_face,
     ),
-    Layout(
-        "mae",
-        matches=lambda keys: "blocks.0.attn.qkv.weight" in keys and "patch_embed.proj.weight" in keys,
-        to_own=names.from_mae,
-        ignores=("decoder_", "mask_token"),
-        partial=True,
-    ),
+    Layout(**names.MAE),
 )
 
-_PROTOCOL = PoseProtocol(codec="udp", decoder="udp_dark", dialect="mmpose0")
+_PROTOCOL = PoseProtocol(**shared.PROTOCOL)
 
+_TARGET = TargetSpec("udp", sigma=2.0, stride=4)
 _OFFICIAL = Recipe(
-    epochs=210,
     batch=512,
-    lr=5e-4,
-    optimiser="adamw",
-    weight_decay=0.1,
     clip_norm=1.0,
-    milestones=(170, 200),
-    warmup_steps=500,
-    target=TargetSpec("udp", sigma=2.0, stride=4),
+    target=_TARGET,
     augmentation=Augmentation(dialect="mmpose0", scale=0.5, rotation=40.0, shift=0.2, shift_prob=0.3),
-    trunk="mae",
     source="ViTAE-Transformer/ViTPose@c050ed2, configs/body/2d_kpt_sview_rgb_img/topdown_heatmap/coco/ViTPose_*",
     differs=("sigma 2 as for 256x192; 384x288 wants sigma 3",),
+    **shared.OFFICIAL,
 )
-_QUICK = Recipe(
-    epochs=100,
-    batch=64,
-    lr=2e-3,
-    optimiser="adamw",
-    weight_decay=0.05,
-    clip_norm=1.0,
-    schedule="cosine",
-    warmup_steps=200,
-    target=TargetSpec("udp", sigma=2.0, stride=4),
-    augmentation=Augmentation(dialect="mmpose0", scale=0.15, rotation=15.0, half_body=0.0),
-    groups=partial(vit.layer_decay_groups, rate=1.0),
-    differs=("own recipe for the synthetic set: short, light augmentation, no pretraining, no layer decay",),
-)
+_QUICK = Recipe(epochs=30, target=_TARGET, augmentation=Augmentation(**shared.LIGHT), **shared.QUICK)
 
 
-def _build(size: _Size, simple: bool, patch: int = 16, **options: Any) -> nn.Module:
-    return ViTPose(size, simple=simple, patch=patch, **options)
+def _tiny(**options: Any) -> nn.Module:
+    # patches of 8: as many tokens as 256x192 has of 16 pixels
+    network = ViTPose(_TINY, simple=True, patch=8, **options)
+    start_from_scratch(network, (network.backbone.pos_embed, network.backbone.grid))
+    return network
+
+
+def _build(size: _Size, simple: bool, **options: Any) -> nn.Module:
+    return ViTPose(size, simple=simple, **options)
 
 
 def _variant(name: str, simple: bool) -> Variant:
     size, decoder = _SIZES[name], "simple" if simple else "classic"
-    recipe = replace(_OFFICIAL, groups=partial(vit.layer_decay_groups, rate=size.layer_decay))
+    recipe = replace(_OFFICIAL, groups=partial(shared.layer_decay_groups, rate=size.layer_decay))
     letter = name.upper()
     return Variant(
         name=f"vitpose_{name}{'_simple' if simple else ''}",
@@ -323,13 +259,13 @@ VARIANTS = (
     Variant(
         name="vitpose_tiny",
         method="vitpose",
-        build=partial(_build, _TINY, True),
+        build=_tiny,
         input_size=(128, 96),
         protocol=_PROTOCOL,
         layouts=_LAYOUTS[1:2],
         recipes={
             "quick": _QUICK,
-            "official": replace(_OFFICIAL, groups=partial(vit.layer_decay_groups, rate=0.8)),
+            "official": replace(_OFFICIAL, groups=partial(shared.layer_decay_groups, rate=0.8)),
         },
         note="small enough to train on a CPU in minutes; not a published network",
         source="arXiv 2204.12484, scaled down",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.store import Record, Store
@@ -16,7 +16,7 @@ from reports.rows import RowData, plain_text
 __all__ = ["Ablated", "ablation_table", "effects_table", "load_ablations", "stems"]
 
 _ID = re.compile(r"[0-9a-f]{16}")
-_FEW_SEEDS = 5
+_FEW_SEEDS, _SURE = 5, 0.05
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def _setting(ablated: Ablated, rows: Sequence[RowData], base: Sequence[RowData])
     if found is None:
         reason = "the base has no AP" if "accuracy" in rows[0].records else "not measured"
         return Value(text=text), _ap(rows, found), Value.missing(reason, NOT_HERE), missing, work, more
-    return Value(text=text), _ap(rows, found), _estimate(found["difference"]), _p(found["difference"]), work, more
+    difference = _tested(found["difference"])
+    return Value(text=text), _ap(rows, found), difference, _p(found["difference"]), work, more
 
 
 def effects_table(ablated: Ablated) -> Table:
@@ -119,7 +120,7 @@ def effects_table(ablated: Ablated) -> Table:
     for e in ablated.effects:
         over = f"{e['over']} setting{'s' if e['over'] > 1 else ''} of the others"
         texts = (Value(text=plain_text(t)) for t in (_knob(e["factor"]), e["level"], e["base"]))
-        rows.append((*texts, _estimate(e["estimate"]), _p(e["estimate"]), Value(text=over)))
+        rows.append((*texts, _tested(e["estimate"]), _p(e["estimate"]), Value(text=over)))
     remark = (
         "main effect: AP at the level minus AP at the base level, x 100, mean over the settings of the other factors; "
         f"95 % percentile interval of the mean of the paired differences over {_units(ablated)}. "
@@ -144,7 +145,9 @@ def _remarks(ablated: Ablated) -> list[str]:
 
 
 def _p_remark(count: int) -> str:
-    return f"p: two-sided, from the same resamples, after Holm's correction over {count} differences."
+    return (
+        f"p: two-sided, from the same resamples, after Holm's correction over {count} differences; bold: p < {_SURE}."
+    )
 
 
 def _units(ablated: Ablated) -> str:
@@ -171,6 +174,11 @@ def _ap(rows: Sequence[RowData], found: Mapping[str, Any] | None) -> Value:
 
 def _estimate(found: Mapping[str, Any]) -> Value:
     return Value.number(found["value"], found["low"], found["high"], scale=100)
+
+
+def _tested(found: Mapping[str, Any]) -> Value:
+    """A paired difference; bold where its test says so."""
+    return replace(_estimate(found), bold=found["p_holm"] is not None and found["p_holm"] < _SURE)
 
 
 def _p(found: Mapping[str, Any]) -> Value:

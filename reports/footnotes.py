@@ -26,6 +26,8 @@ def _cost(rows: Sequence[RowData]) -> list[str]:
         "gmacs: multiply-accumulates / 1e9 of one forward of one person crop (convolution, linear and matrix products "
         "as the forward does them); gflops = 2 x gmacs."
     )
+    if any(row.paradigm == "one-stage" for row in rows):
+        text += " One-stage rows: of one whole image, trunk, proposals and every person."
     costs = [row.result("accuracy").get("cost", {}).get("gmacs_per_forward", {}) for row in rows]
     if any(varies(c) for c in costs):
         text += (
@@ -62,16 +64,18 @@ def _scored(rows: Sequence[RowData]) -> Iterable[tuple[Mapping[str, Any], Mappin
 
 
 def _protocol(rows: Sequence[RowData]) -> list[str]:
-    """The protocol fields that all rows share; the others are columns."""
+    """The protocol fields that all rows share that are run by them; the others are columns."""
+    fields = {name: plain_text(value) for row in reversed(rows) for name, value in row.protocol.items()}
     shared = {
-        name: plain_text(value)
-        for name, value in (rows[0].protocol.items() if rows else ())
-        if len({plain_text(row.protocol.get(name)) for row in rows}) == 1
+        name: value
+        for name, value in fields.items()
+        if len({plain_text(row.protocol[name]) for row in rows if name in row.protocol}) == 1
     }
     if shared.get("nms") == "none":
         shared.pop("nms_threshold", None)
     parts = [f"{name.replace('_', ' ')} {value}" for name, value in shared.items()]
-    return [f"Protocol of every row: {', '.join(parts)}."] if parts else []
+    whose = "row" if len({row.paradigm for row in rows}) < 2 else "row, as far as its paradigm has it"
+    return [f"Protocol of every {whose}: {', '.join(parts)}."] if parts else []
 
 
 def _judge(rows: Sequence[RowData]) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.ablation import Ablated
+from reports.canvas import legible, sheet
 from reports.rows import plain_text
 
 __all__ = ["forest"]
@@ -27,7 +27,7 @@ def forest(ablations: Sequence[Ablated]) -> Figure | None:
     if not shown:
         return None
     rows = sum(1 + len(a.effects) for a in shown)
-    with matplotlib.rc_context({"font.size": 9, "axes.linewidth": 0.8, "font.family": "DejaVu Sans"}):
+    with sheet():
         figure = Figure(figsize=(_WIDTH, _MARGIN + _ROW * rows), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         heights, labels = _draw(axes, shown)
@@ -46,7 +46,7 @@ def _draw(axes: Axes, shown: Sequence[Ablated]) -> tuple[list[int], list[str]]:
     """Points and bars; height and text of every label."""
     heights, labels, at = [], [], 0
     for ablated in shown:
-        title = plain_text(ablated.title).removeprefix("Ablation of ").replace("$", r"\$")
+        title = legible(plain_text(ablated.title).removeprefix("Ablation of "))
         axes.annotate(title, (0, at), xycoords=("axes fraction", "data"), fontweight="bold", va="center", zorder=4,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
         for effect in ablated.effects:
@@ -82,4 +82,4 @@ def _point(axes: Axes, estimate: Mapping[str, Any], at: int) -> None:
 
 def _label(effect: Mapping[str, Any]) -> str:
     name = plain_text(effect["factor"]).removeprefix("protocol.")
-    return f"{name}: {plain_text(effect['level'])} instead of {plain_text(effect['base'])}".replace("$", r"\$")
+    return legible(f"{name}: {plain_text(effect['level'])} instead of {plain_text(effect['base'])}")

@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reports.model import Column, Table, Value
@@ -21,13 +21,24 @@ def entry(value: Value, column: Column) -> str:
     """An entry in plain characters: `74.4 [73.1, 75.6]`, `8.31 ± 1.20 (5.94 to 10.02)`, or its text."""
     if value.value is None:
         return value.text
-    number = f"{value.value:.{column.digits}f}"
+    digits = _digits(value, column)
+    number = _fixed(value.value, digits)
     if value.low is None or value.high is None or column.kind in ("number", "bounded"):
         return number
-    low, high = f"{value.low:.{column.digits}f}", f"{value.high:.{column.digits}f}"
+    low, high = f"{value.low:.{digits}f}", f"{value.high:.{digits}f}"
     if value.sd is not None:
-        return f"{number} ± {value.sd:.{column.digits}f} ({low} to {high})"
+        return f"{number} ± {value.sd:.{digits}f} ({low} to {high})"
     return f"{number} [{low}, {high}]"
+
+
+def _fixed(number: float, digits: int) -> str:
+    """With that many decimals; what rounds to zero has no sign."""
+    text = f"{number:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def _digits(value: Value, column: Column) -> int:
+    return column.digits if value.digits is None else value.digits
 
 
 def to_console(table: Table, console: Console | None = None) -> None:
@@ -57,7 +68,12 @@ def _rich(table: Table):  # type: ignore[no-untyped-def] # noqa: ANN202
     for column in table.columns:
         drawn.add_column(Text(column.title), justify="left" if column.kind == "text" else "right")
     for row in table.rows:
-        drawn.add_row(*(Text(text + _superscript(mark)) for text, mark in _marked(table, row)))
+        drawn.add_row(
+            *(
+                Text(text + _superscript(mark), style="bold" if value.bold else "")
+                for value, (text, mark) in zip(row, _marked(table, row), strict=True)
+            )
+        )
     return drawn
 
 
@@ -86,6 +102,7 @@ def to_markdown(table: Table) -> str:
 def _markdown_entries(table: Table, row: tuple[Value, ...]) -> Iterator[str]:
     for value, (text, mark) in zip(row, _marked(table, row), strict=True):
         shown = text if value.value is not None else escape_markdown(text)
+        shown = f"**{shown}**" if value.bold else shown
         yield shown + (f" <sup>{mark}</sup>" if mark else "")
 
 
@@ -110,12 +127,17 @@ _TEX = {
 }  # fmt: skip
 
 
+_MOST_LINES, _LONG_TEXT = 46, 40
+_FIT = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"
+
+
 def to_latex(table: Table) -> str:
-    r"""A document of its own with a booktabs table; `\usepackage{booktabs,standalone}` lets a paper \input it."""
+    r"""A document of its own with a booktabs table; `\usepackage{booktabs,standalone}` lets a paper \input it.
+
+    One run of pdflatex is enough. What is wider than the page is made smaller, long texts are set as paragraphs, and
+    more rows than a page holds go on under the same head on the next.
+    """
     shown = table.narrow(1)
-    align = "".join("l" if c.kind == "text" else "r" for c in shown.columns)
-    body = [_tex_row(escape_latex(c.title) for c in shown.columns), r"\midrule"]
-    body += [_tex_row(_tex_entries(shown, row)) for row in shown.rows]
     notes = [
         (rf"\textsuperscript{{{n.mark}}}\," if n.mark else "") + escape_latex(n.text) + r"\par" for n in shown.notes
     ]
@@ -123,21 +145,53 @@ def to_latex(table: Table) -> str:
         [
             r"\documentclass{article}",
             r"\usepackage[T1]{fontenc}",
-            r"\usepackage{textcomp,booktabs}",
+            r"\usepackage{textcomp,booktabs,array,graphicx}",
             r"\usepackage[a3paper,landscape,margin=15mm]{geometry}",
             r"\setlength{\parindent}{0pt}",
             r"\begin{document}",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
+            *([escape_latex(shown.title) + r"\par\medskip"] if shown.title else []),
+            ("\n" + r"\clearpage" + "\n").join(_tex_parts(shown)),
             r"\par\medskip\footnotesize",
             *notes,
             r"\end{document}",
             "",
         ]
     )
+
+
+def _tex_parts(table: Table) -> Iterator[str]:
+    """A tabular for each page."""
+    align = "".join(_tex_align(table, i) for i in range(len(table.columns)))
+    head = [r"\toprule", _tex_row(escape_latex(c.title) for c in table.columns), r"\midrule"]
+    for page in _pages(table.rows):
+        rows = [_tex_row(_tex_entries(table, row)) for row in page]
+        part = [_FIT, rf"\begin{{tabular}}{{{align}}}", *head, *rows, r"\bottomrule", r"\end{tabular}}"]
+        yield "\n".join(part)
+
+
+def _pages(rows: Sequence[tuple[Value, ...]]) -> list[list[tuple[Value, ...]]]:
+    """As many rows as fit on each page, long texts counted by their lines; one page where there is no row."""
+    pages: list[list[tuple[Value, ...]]] = [[]]
+    free = _MOST_LINES
+    for row in rows:
+        lines = max(-(-len(value.text) // _LONG_TEXT) or 1 for value in row)
+        if lines > free and pages[-1]:
+            pages.append([])
+            free = _MOST_LINES
+        pages[-1].append(row)
+        free -= lines
+    return pages
+
+
+def _tex_align(table: Table, index: int) -> str:
+    column = table.columns[index]
+    if column.kind != "text":
+        return "r"
+    return r">{\raggedright\arraybackslash}p{62mm}" if _is_long(table, index) else "l"
+
+
+def _is_long(table: Table, index: int) -> bool:
+    return max((len(row[index].text) for row in table.rows), default=0) > _LONG_TEXT
 
 
 def _tex_row(entries: Iterator[str]) -> str:
@@ -147,19 +201,26 @@ def _tex_row(entries: Iterator[str]) -> str:
 def _tex_entries(table: Table, row: tuple[Value, ...]) -> Iterator[str]:
     for column, value in zip(table.columns, row, strict=True):
         mark = table.mark(value)
-        yield _tex_entry(value, column) + (rf"\textsuperscript{{{mark}}}" if mark else "")
+        shown = rf"\textbf{{\boldmath {_tex_entry(value, column)}}}" if value.bold else _tex_entry(value, column)
+        yield shown + (rf"\textsuperscript{{{mark}}}" if mark else "")
 
 
 def _tex_entry(value: Value, column: Column) -> str:
     """`$74.4 \\pm 1.2$`, or `$74.4_{-1.3}^{+1.1}$` where the interval is not symmetrical at the printed digits."""
     if value.value is None or value.low is None or value.high is None or column.kind in ("number", "bounded"):
-        return escape_latex(entry(value, column))
-    number, low, high = (f"{v:.{column.digits}f}" for v in (value.value, value.low, value.high))
+        return _breakable(escape_latex(entry(value, column)))
+    digits = _digits(value, column)
+    number, low, high = (f"{v:.{digits}f}" for v in (value.value, value.low, value.high))
     if value.sd is not None:
-        return rf"${number} \pm {value.sd:.{column.digits}f}$ ({low}--{high})"
-    below, above = (f"{v:.{column.digits}f}" for v in (value.value - value.low, value.high - value.value))
+        return rf"${number} \pm {value.sd:.{digits}f}$ ({low}--{high})"
+    below, above = (f"{v:.{digits}f}" for v in (value.value - value.low, value.high - value.value))
     spread = rf" \pm {below}" if below == above else f"_{{-{below}}}^{{+{above}}}"
     return f"${number}{spread}$"
+
+
+def _breakable(text: str) -> str:
+    """Paths may break at a slash or an underscore where their column is narrow."""
+    return re.sub(r"(/|\\_)(?=.)", r"\1\\allowbreak{}", text) if len(text) > _LONG_TEXT else text
 
 
 def escape_latex(text: str) -> str:
@@ -219,6 +280,7 @@ def to_html(table: Table) -> str:
 
 
 def _html_entries(table: Table, row: tuple[Value, ...]) -> Iterator[str]:
-    for column, (text, mark) in zip(table.columns, _marked(table, row), strict=True):
+    for column, value, (text, mark) in zip(table.columns, row, _marked(table, row), strict=True):
         style = "" if column.kind == "text" else ' style="text-align: right"'
-        yield f"<td{style}>{html.escape(text)}{f'<sup>{mark}</sup>' if mark else ''}</td>"
+        shown = f"<strong>{html.escape(text)}</strong>" if value.bold else html.escape(text)
+        yield f"<td{style}>{shown}{f'<sup>{mark}</sup>' if mark else ''}</td>"

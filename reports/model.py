@@ -21,7 +21,8 @@ class Value:
 
     `low`, `high`: interval, or for a quantity that varies between persons the 5th and 95th percentile beside `sd`.
     `text` of a missing number is what stands in its place ('no weights', 'failed', 'n/a').
-    `note`: a remark on this entry, printed below the table.
+    `note`: a remark on this entry, printed below the table. `digits`: decimals, where the entry has its own.
+    `bold`: a paired test says that this number differs from what the row is compared with.
     """
 
     value: float | None = None
@@ -31,6 +32,8 @@ class Value:
     text: str = ""
     reason: str = ""
     note: str = ""
+    digits: int | None = None
+    bold: bool = False
 
     @classmethod
     def number(cls, value: Any, low: Any = None, high: Any = None, sd: Any = None, *, scale: float = 1.0) -> Value:
@@ -49,8 +52,8 @@ class Value:
         """Only what is there; `value` of a number is always there, null when missing."""
         if self.value is None and not self.reason:
             return {"text": self.text} | ({"note": self.note} if self.note else {})
-        rest = {n: getattr(self, n) for n in ("low", "high", "sd", "text", "reason", "note")}
-        return {"value": self.value} | {n: v for n, v in rest.items() if v not in (None, "")}
+        rest = {n: getattr(self, n) for n in ("low", "high", "sd", "text", "reason", "note", "bold")}
+        return {"value": self.value} | {n: v for n, v in rest.items() if v not in (None, "", False)}
 
 
 def _finite(value: Any, scale: float) -> float | None:

@@ -12,10 +12,22 @@ import numpy as np
 from harness.errors import UserError, unknown_name
 from reports import quantities as q
 from reports.model import Value
+from reports.published import published_ap
 from reports.rows import RowData, plain_text
 from reports.tables import latency_names
 
-__all__ = ["AXES", "Axis", "Point", "axis_of", "curves", "figure_axes", "pareto", "points"]
+__all__ = [
+    "AXES",
+    "Axis",
+    "Point",
+    "axis_of",
+    "curves",
+    "figure_axes",
+    "order_of",
+    "pareto",
+    "points",
+    "published_points",
+]
 
 _WORDS = {"never": -np.inf, "always": np.inf}
 _LONGEST_LABEL, _LONGEST_NOTE = 50, 20
@@ -33,6 +45,7 @@ class Axis:
 
 _PERCENTILES = "bars: 5th to 95th percentile over persons"
 _GFLOPS = "gflops per person, one forward (2 x multiply-accumulates, 1e9)"
+_PER_IMAGE = "gmacs per image, all its persons (multiply-accumulates, 1e9)"
 _INTERVAL = "bars: 95 % interval"
 
 
@@ -43,6 +56,7 @@ def _stat(name: str) -> Axis:
 AXES: dict[str, Axis] = {
     "gmacs": Axis("gmacs", q.gmacs, "gmacs per person, one forward (multiply-accumulates, 1e9)", _PERCENTILES),
     "gflops": Axis("gflops", lambda row: q.gmacs(row, scale=2), _GFLOPS, _PERCENTILES),
+    "gmacs_per_image": Axis("gmacs_per_image", q.gmacs_per_image, f"{_PER_IMAGE}; top-down: without its detector"),
     "params": Axis("params", q.params, "parameters of the forward (millions)"),
     **{name.lower(): _stat(name) for name in ("AP", "AP50", "AP75", "AR")},
 }
@@ -57,7 +71,8 @@ def axis_of(name: str, rows: Sequence[RowData]) -> Axis:
         title = f"latency (ms, median of one call of {batch} person{'s' if batch != '1' else ''})"
         return Axis(name, lambda row: q.from_latency(row, name, "median"), title, _INTERVAL)
     if name in AXES:
-        return AXES[name]
+        whole = any(row.paradigm == "one-stage" for row in rows) and "per person" in AXES[name].title
+        return replace(AXES[name], title=f"{AXES[name].title}; one-stage: per image") if whole else AXES[name]
     what, hint = unknown_name("axis", name, [*AXES, "latency"])
     raise UserError(what, where="report.axes", hint=hint)
 
@@ -65,8 +80,10 @@ def axis_of(name: str, rows: Sequence[RowData]) -> Axis:
 def figure_axes(rows: Sequence[RowData], axes: Sequence[str]) -> list[tuple[str, str, str]]:
     """(file stem, x, y) of the figures of a report: AP against gmacs, what the suite asks for, each batch's latency."""
     x, y = axes
-    wanted = {"ap_vs_gmacs": ("gmacs", "ap")}
-    if (x, y) != ("gmacs", "ap") and x != "latency":
+    mixed = len({row.paradigm for row in rows}) > 1
+    first = "gmacs_per_image" if mixed else "gmacs"  # a person's cost and an image's do not compare
+    wanted = {f"ap_vs_{first}": (first, "ap")}
+    if (x, y) not in (("gmacs", "ap"), (first, "ap")) and x != "latency":
         wanted[f"{axis_of(y, rows).name}_vs_{axis_of(x, rows).name}"] = (x, y)
     names = latency_names(rows)
     wanted |= {f"ap_vs_latency{n.removeprefix('latency') if i else ''}": (n, "ap") for i, n in enumerate(names)}
@@ -96,6 +113,15 @@ def points(rows: Sequence[RowData], x: str = "gmacs", y: str = "ap") -> list[Poi
     both = [Point(row, a, b, _label(row)) for row, a, b in found if a.value is not None and b.value is not None]
     short = {id(p.row): plain_text(p.row.swept[_knob(p.row) or ""]) for curve in curves(both) for p in curve[1:]}
     return [replace(p, label=short.get(id(p.row), p.label)) for p in both]
+
+
+def published_points(rows: Sequence[RowData], x: str = "gmacs") -> list[Point]:
+    """The published AP of the rows' networks at our own x, where row and source are about the same images."""
+    across = axis_of(x, rows)
+    found = ((row, across.value(row), published_ap(row)) for row in rows)
+    return [
+        Point(row, Value(a.value), ap, _label(row)) for row, a, ap in found if a.value is not None and ap is not None
+    ]
 
 
 def _label(row: RowData) -> str:
@@ -128,14 +154,14 @@ def curves(found: Sequence[Point]) -> list[list[Point]]:
 
 def _knob(row: RowData) -> str | None:
     """The last swept knob that has an order."""
-    return next((n for n, v in reversed(list(row.swept.items())) if _rank(v) is not None), None)
+    return next((n for n, v in reversed(list(row.swept.items())) if order_of(v) is not None), None)
 
 
 def _order(row: RowData) -> float | None:
-    return _rank(row.swept[_knob(row) or ""])
+    return order_of(row.swept[_knob(row) or ""])
 
 
-def _rank(value: Any) -> float | None:
+def order_of(value: Any) -> float | None:
     """Numbers by value, `never` and `always` at the ends, image sizes by area; others have no order."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)

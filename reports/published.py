@@ -1,74 +1,146 @@
-"""Published figures beside ours: matched by variant, input size and knobs, compared only under the same boxes."""
+"""Published figures beside ours: matched by variant, input size, knobs and decoder, compared only on equal ground."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from harness.published import rows_for
+from harness.published import fitting, load, records, size_of
 from reports import quantities as q
 from reports.model import NOT_HERE, Column, Value
 from reports.rows import RowData, plain_text
 
-__all__ = ["published_columns"]
+__all__ = [
+    "Published",
+    "best_match",
+    "fits",
+    "incomparable",
+    "kind_of_boxes",
+    "published_ap",
+    "published_columns",
+    "source_note",
+]
 
-_DATA, _SPLIT = "COCO", "val2017"
-_OURS = "coco_val2017"  # name of the same images in a suite
-
-
-@dataclass(frozen=True)
-class _Named:
-    name: str
-    published: tuple[tuple[str, str], ...] = ()
+Published = Mapping[str, Any]
+"""a row of results/published"""
+_GROUND = {("COCO", "val2017"): "coco_val2017", ("CrowdPose", "test"): "crowdpose_test"}
+"""(dataset, split) of a published row -> name of the same images in a suite"""
+_DECODERS = {
+    "default(quarter)": "quarter", "empirical_shift": "quarter", "none": "argmax", "dark": "dark", "udp": "udp_dark",
+    "udp-combined": "udp_combined", "simcc": "simcc",
+}  # fmt: skip
 
 
 def published_columns(rows: Sequence[RowData]) -> tuple[list[Column], list[list[Value]], str]:
     """The columns 'published AP' and 'difference' (ours minus published), their entries by row, and a note."""
     columns = [Column("published_ap", "published AP"), Column("published_difference", "difference")]
     note = (
-        f"Published AP: {_DATA} {_SPLIT}, as printed in the source that the mark names. Difference: ours minus "
+        "Published AP: COCO val2017, as printed in the source that the mark names. Difference: ours minus "
         "published, given only for the same images and the same kind of person boxes."
     )
     return columns, [_entries(row) for row in rows], note
 
 
 def _entries(row: RowData) -> list[Value]:
-    found = _candidates(row)
-    if not found:
-        return [Value.missing("no published figure of this network at this input size", NOT_HERE)] * 2
-    kind = _kind(q.boxes(row).text)
-    best = next((f for f in found if _kind(f["boxes"]) == kind), found[0])
-    boxes, decoding = best["boxes"] or "not stated", best["post_process"] or "not stated"
-    about = f"{best['source']}; boxes: {boxes}; decoding: {decoding}"
-    published = Value(value=float(best["ap"]), note=f"published: {plain_text(about)}")
-    return [published, _difference(row, float(best["ap"]), kind, _kind(best["boxes"]))]
+    best = best_match(row)
+    if best is None:
+        reason = "no published figure of this network at this input size and with this decoder"
+        return [Value.missing(reason, NOT_HERE)] * 2
+    return [Value(value=float(best["ap"]), note=source_note(best)), _difference(row, best)]
 
 
-def _candidates(row: RowData) -> list[dict[Any, Any]]:
-    table = rows_for(_Named(row.variant), row.input_size, dataset=_DATA)
-    table = table[(table["split"] == _SPLIT) & table["ap"].notna()]
-    return [dict(r) for r in table.to_dict("records") if _same_knobs(r["our_knobs"], row)]
+def best_match(row: RowData) -> Published | None:
+    """The published AP on COCO val2017 of this row's network, size and decoder: of the same kind of boxes where there
+    is one, then of the authors rather than of a retraining.
+
+    Networks that were trained on other data as well are other networks.
+    """
+    candidates = [r for r in _of_variant(row.variant) if size_of(r) == row.input_size and _is_val_ap(r)]
+    found = [r for r in fitting(candidates, row.knobs) if _states_decoder(r, row)]
+    ours = kind_of_boxes(q.boxes(row).text)
+    return max(found, key=lambda r: (kind_of_boxes(r["boxes"]) == ours, "official" in r["source"]), default=None)
 
 
-def _same_knobs(text: str, row: RowData) -> bool:
-    pairs = (part.partition("=") for part in re.split(r"[;,\s]+", text) if part)
-    return all(plain_text(row.knobs.get(name)) == value for name, _, value in pairs)
+def _of_variant(variant: str) -> Sequence[Published]:
+    return _by_variant().get(variant, ())
 
 
-def _kind(boxes: str) -> str:
-    if boxes.startswith(("ground-truth", "GT")):
+@lru_cache(maxsize=1)
+def _by_variant() -> Mapping[str, Sequence[Published]]:
+    found: dict[str, list[Published]] = {}
+    for row in records(load()):
+        found.setdefault(row["our_variant"], []).append(row)
+    return found
+
+
+def _is_val_ap(row: Published) -> bool:
+    plain = row["ap"] == row["ap"] and not row["note"].startswith("trained on")  # nan != nan
+    return plain and (row["dataset"], row["split"]) == ("COCO", "val2017")
+
+
+def fits(published: Published, row: RowData) -> bool:
+    """Whether a published row is about the network, input size, knobs, decoder and flip of ours; what it leaves open
+    fits."""
+    if published["our_variant"] != row.variant or size_of(published) not in (None, row.input_size):
+        return False
+    if "flip test off" in published["note"] and row.protocol.get("flip"):
+        return False
+    same = fitting(_of_variant(row.variant), row.knobs)
+    return published["our_knobs"] in {r["our_knobs"] for r in same} and _same_decoder(published, row)
+
+
+def _same_decoder(published: Published, row: RowData) -> bool:
+    return _DECODERS.get(published["post_process"]) in (None, row.protocol.get("decoder"))
+
+
+def _states_decoder(published: Published, row: RowData) -> bool:
+    """An AP without a decoder says little of a network that has several."""
+    return row.paradigm == "one-stage" or _DECODERS.get(published["post_process"]) == row.protocol.get("decoder")
+
+
+def published_ap(row: RowData) -> Value | None:
+    """The published AP that may stand in a figure beside this row: that of the same images and kind of boxes."""
+    best = best_match(row)
+    if best is None or incomparable(row, best):
+        return None
+    return Value(value=float(best["ap"]))
+
+
+def incomparable(row: RowData, published: Published) -> str:
+    """Why the AP of the two may not be compared; empty when they may."""
+    other = _other_images(row, published)
+    if other:
+        return other
+    ours, theirs = kind_of_boxes(q.boxes(row).text), kind_of_boxes(published["boxes"])
+    return f"boxes differ: {ours} here, {theirs} in the source" if ours != theirs else ""
+
+
+def _other_images(row: RowData, published: Published) -> str:
+    same = row.data.get("name") == _GROUND.get((published["dataset"], published["split"]))
+    return "" if same and not row.data.get("limit") and not row.data.get("where") else "other images than the source's"
+
+
+def kind_of_boxes(text: str) -> str:
+    """`ground truth`, `detections` or `unknown`, from a table's or a record's words."""
+    if text.startswith(("ground-truth", "GT")):
         return "ground truth"
-    return "detections" if boxes else "unknown"
+    return "detections" if text else "unknown"
 
 
-def _difference(row: RowData, published: float, ours: str, theirs: str) -> Value:
+def source_note(published: Published) -> str:
+    """Where a published row stands, and what it says of its protocol."""
+    boxes, decoding = published["boxes"] or "not stated", published["post_process"] or "not stated"
+    about = f"published: {published['source']}; boxes: {boxes}; decoding: {decoding}"
+    trained = published["note"] if published["note"].startswith("trained on") else ""
+    return plain_text("; ".join(filter(None, (about, trained))))
+
+
+def _difference(row: RowData, published: Published) -> Value:
     ap = q.stat(row, "AP")
     if ap.value is None:
         return Value.missing(ap.reason, ap.text)
-    if row.data.get("name") != _OURS or row.data.get("limit") or row.data.get("where"):
-        return Value.missing("other images than the published figure's", "n/a")
-    if ours != theirs:
-        return Value.missing(f"boxes differ: {ours} here, {theirs} in the source", "boxes differ")
-    return Value(value=ap.value - published)
+    reason = incomparable(row, published)
+    if reason:
+        return Value.missing(reason, "boxes differ" if reason.startswith("boxes") else "n/a")
+    return Value(value=ap.value - float(published["ap"]))

@@ -10,10 +10,12 @@ from reports.model import NOT_HERE, Value
 from reports.rows import RowData, plain_text
 
 __all__ = [
+    "box_ap",
     "boxes",
     "energy",
     "from_latency",
     "gmacs",
+    "gmacs_per_image",
     "params",
     "peak_memory",
     "peak_share",
@@ -37,11 +39,31 @@ def stat(row: RowData, name: str) -> Value:
     return Value.number(found.get("value"), low, high, scale=100)
 
 
+def box_ap(row: RowData) -> Value:
+    """AP of the boxes that a one-stage network found, x 100, with its interval."""
+    if row.paradigm != "one-stage":
+        return Value.missing("its boxes are given", NOT_HERE)
+    if "accuracy" not in row.records:
+        return _absent(row, "accuracy")
+    found = _mapping(_mapping(_mapping(row.result("accuracy").get("box_ap")).get("stats")).get("AP"))
+    if found.get("reason"):
+        return Value.missing(plain_text(found["reason"]))
+    low, high = _pair(_mapping(found.get("interval")).get("bca"))
+    return Value.number(found.get("value"), low, high, scale=100)
+
+
 def gmacs(row: RowData, per: str = "forward", scale: float = 1.0) -> Value:
     """Multiply-accumulates / 1e9 `per` forward, or per prediction (a flip test is two forwards).
 
     Where the cost depends on the person: mean, sd, 5th and 95th percentile over the persons that were scored.
     """
+    value = _gmacs(row, per, scale)
+    if row.paradigm == "one-stage" and value.value is not None:
+        return replace(value, note="; ".join(filter(None, ("gmacs of a whole image with all its persons", value.note))))
+    return value
+
+
+def _gmacs(row: RowData, per: str, scale: float) -> Value:
     measured = _mapping(_mapping(row.result("accuracy").get("cost")).get(f"gmacs_per_{per}"))
     if measured and (varies(measured) or "cost" not in row.records):
         spread = [measured.get(n) for n in ("p5", "p95", "sd")] if varies(measured) else []
@@ -54,6 +76,14 @@ def gmacs(row: RowData, per: str = "forward", scale: float = 1.0) -> Value:
         note = "counted on one noise image; the cost depends on the person, and no person was scored"
         return Value(value=value.value, note=note)
     return value
+
+
+def gmacs_per_image(row: RowData) -> Value:
+    """Mean gmacs of an image that was scored, with the 5th and 95th percentile; of top-down rows the poses alone."""
+    if "accuracy" not in row.records:
+        return _absent(row, "accuracy")
+    measured = _mapping(_mapping(row.result("accuracy").get("cost")).get("gmacs_per_image"))
+    return Value.number(measured.get("mean"), *(measured.get(n) for n in ("p5", "p95", "sd")))
 
 
 def varies(summary: Mapping[str, Any]) -> bool:
@@ -92,6 +122,10 @@ def refined_share(row: RowData) -> Value:
 def boxes(row: RowData) -> Value:
     """Where the person boxes came from; from the suite when nothing was scored."""
     source = row.result("accuracy").get("box_source") or row.data.get("boxes", "")
+    if row.paradigm == "one-stage":
+        source = "own"
+    if isinstance(source, Mapping):
+        source = f"of {source.get('from', '?')}"
     return Value(text=plain_text(source))
 
 

@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.store import Store, write_atomically
+from harness.errors import UserError
+from harness.store import Record, Store, write_atomically
 from reports.ablation import Ablated, load_ablations, stems
 from reports.formats import escape_markdown, to_csv, to_latex, to_markdown
 from reports.model import Table
+from reports.paper import paper_of, paper_table, verdict_table
 from reports.rows import RowData, load_rows, plain_text
+from reports.system import load_system, system_tables
 from reports.tables import build_table
 
-__all__ = ["ablation_tables", "table_of", "write_report"]
+__all__ = ["ablation_tables", "system_tables_of", "table_of", "verdict_tables", "write_report"]
 
 
 def table_of(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> Table:
@@ -24,46 +27,85 @@ def table_of(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> Table:
     return build_table(rows, title=_title(suite), published=bool(report.get("published")))
 
 
+def verdict_tables(manifest: Mapping[str, Any], rows: Sequence[RowData]) -> list[Table]:
+    """Ours against the published table that the suite names, figure by figure; none where it names none."""
+    spec = paper_of(manifest)
+    return [verdict_table(spec, rows)] if spec else []
+
+
 def ablation_tables(store: Store, manifest: Mapping[str, Any], rows: Sequence[RowData]) -> list[Table]:
     """The tables of the ablations of a run, in the order of its suite; none where nothing was swept."""
     return [table for _, table in stems(load_ablations(store, manifest, rows))]
 
 
-def write_report(store: Store, manifest: Mapping[str, Any], folder: Path, *, figures: bool = True) -> list[Path]:
-    """Write report.md, table.csv, table.tex and the figures into `folder`; the files, report.md first.
+def system_tables_of(store: Store, manifest: Mapping[str, Any]) -> list[Table]:
+    """The cost of a whole image and where one-stage becomes cheaper; none in a run of one paradigm."""
+    return list(system_tables(load_system(store, manifest)).values())
 
-    The same manifest and records give the same bytes. Raises UserError for what is no run manifest.
+
+def write_report(store: Store, manifest: Mapping[str, Any], folder: Path, *, figures: bool = True) -> list[Path]:
+    """Write report.md, the tables and the figures into `folder`; the files, report.md first.
+
+    The same manifest and records give the same bytes. Raises UserError for what is no run manifest, and for a folder
+    that cannot be written.
     """
     rows = load_rows(store, manifest)
     table, ablations = table_of(rows, manifest), load_ablations(store, manifest, rows)
-    drawn = _draw(rows, manifest) if figures else {}
-    page = _page(rows, manifest, table, [name for name in drawn if name.endswith(".png")], ablations, figures)
+    system = load_system(store, manifest)
+    paper = {**_paper_tables(manifest, rows), **system_tables(system)}
+    drawn = {**_draw(rows, manifest), **_draw_system(system)} if figures else {}
+    page = _page(rows, manifest, table, [name for name in drawn if name.endswith(".png")], paper, ablations, figures)
     files = {"report.md": page.encode()}
-    for stem, shown in [("table", table), *stems(ablations)]:
+    for stem, shown in [("table", table), *paper.items(), *stems(ablations)]:
         files |= {f"{stem}.csv": to_csv(shown).encode(), f"{stem}.tex": to_latex(shown).encode()}
     if figures:
         drawn |= _draw_effects(ablations)
-    for name, data in {**files, **drawn}.items():
-        write_atomically(folder / name, data)
+    _write(folder, {**files, **drawn})
     return [folder / name for name in (*files, *drawn)]
 
 
-def _draw(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> dict[str, bytes]:
-    from reports.figures import latency_distributions, save, tradeoff
-    from reports.points import figure_axes
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    try:
+        for name, data in files.items():
+            write_atomically(folder / name, data)
+    except OSError as error:
+        what = f"cannot write the report: {error.strerror}"
+        raise UserError(what, where=str(folder), expected="a folder", hint="another one with --out") from None
 
-    axes = ((manifest.get("suite") or {}).get("report") or {}).get("axes") or ("gmacs", "ap")
-    files: dict[str, bytes] = {}
-    drawn = {stem: tradeoff(rows, x=x, y=y) for stem, x, y in figure_axes(rows, axes)}
+
+def _paper_tables(manifest: Mapping[str, Any], rows: Sequence[RowData]) -> dict[str, Table]:
+    """By file name: the published table with ours beside it, and the verdicts."""
+    spec = paper_of(manifest)
+    return {"paper": paper_table(spec, rows), "verdicts": verdict_table(spec, rows)} if spec else {}
+
+
+def _draw(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    from reports.canvas import save
+    from reports.families import families
+    from reports.figures import tradeoff
+    from reports.points import figure_axes
+    from reports.strips import latency_distributions
+
+    report = (manifest.get("suite") or {}).get("report") or {}
+    published = bool(report.get("published") or report.get("paper"))
+    axes = report.get("axes") or ("gmacs", "ap")
+    drawn = {stem: tradeoff(rows, x=x, y=y, published=published) for stem, x, y in figure_axes(rows, axes)}
+    drawn |= families(rows)
     drawn["latency_distributions"] = latency_distributions(rows)
-    for stem, figure in drawn.items():
-        if figure is not None:
-            files |= {f"{stem}.{kind}": data for kind, data in save(figure).items()}
-    return files
+    kept = {stem: save(figure) for stem, figure in drawn.items() if figure is not None}
+    return {f"{stem}.{kind}": data for stem, files in kept.items() for kind, data in files.items()}
+
+
+def _draw_system(record: Record | None) -> dict[str, bytes]:
+    from reports.canvas import save
+    from reports.system_figure import system_figure
+
+    figure = system_figure(record) if record else None
+    return {f"system.{kind}": data for kind, data in save(figure).items()} if figure else {}
 
 
 def _draw_effects(ablations: Sequence[Ablated]) -> dict[str, bytes]:
-    from reports.figures import save
+    from reports.canvas import save
     from reports.forest import forest
 
     figure = forest(ablations)
@@ -80,6 +122,7 @@ def _page(
     manifest: Mapping[str, Any],
     table: Table,
     pictures: Sequence[str],
+    paper: Mapping[str, Table],
     ablations: Sequence[Ablated],
     figures: bool,
 ) -> str:
@@ -91,6 +134,8 @@ def _page(
     parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in pictures]
     if figures and not pictures:
         parts.append("No figure: no row has both an AP and a cost.")
+    for shown in paper.values():
+        parts += [f"## {escape_markdown(shown.title)}", to_markdown(replace(shown, title="")).rstrip()]
     parts += _ablation_section(ablations, figures)
     parts += ["## All columns", to_markdown(replace(table, title="", remarks=())).rstrip()]
     return "\n\n".join([*parts, "## How to reproduce", *_origin(rows, manifest)]) + "\n"

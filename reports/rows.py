@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import UserError
-from harness.store import Record, Store
+from harness.store import SCHEMA, Record, Store
 
-__all__ = ["RowData", "load_rows", "plain_text"]
+__all__ = ["RowData", "load_rows", "plain_text", "record_of"]
 
 _KINDS = ("accuracy", "cost", "latency")
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -39,6 +39,7 @@ class _Row(_Lenient):
     label: str
     note: str = ""
     method: str = ""
+    paradigm: str = "top-down"
     cell: _Cell
     records: dict[str, str] = Field(default_factory=dict)
     reasons: dict[str, str] = Field(default_factory=dict)
@@ -46,6 +47,7 @@ class _Row(_Lenient):
 
 class _Manifest(_Lenient):
     rows: tuple[_Row, ...]
+    schema_version: int = SCHEMA
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class RowData:
     reasons: Mapping[str, str] = field(default_factory=dict)
     line: int = 0
     """which method line of the suite it comes from"""
+    paradigm: str = "top-down"
 
     def result(self, name: str) -> Mapping[str, Any]:
         """The result of one of its records, empty when there is none."""
@@ -85,8 +88,17 @@ def load_rows(store: Store, manifest: Mapping[str, Any]) -> list[RowData]:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UserError(f"no run manifest: {place}: {first['msg']}", hint="`paretopose run SUITE` writes one") from None
+    if checked.schema_version != SCHEMA:
+        way_out = "run the suite again" if checked.schema_version < SCHEMA else "update paretopose"
+        what = f"run manifest of schema version {checked.schema_version}"
+        raise UserError(what, where=_name_of(manifest), expected=f"version {SCHEMA}", hint=way_out)
     known: dict[tuple[str, str], Record | None] = {}  # many rows share a cost record
     return [_row(store, row, known) for row in checked.rows]
+
+
+def _name_of(manifest: Mapping[str, Any]) -> str:
+    suite = manifest.get("suite")
+    return plain_text(suite.get("name", "")) if isinstance(suite, Mapping) else ""
 
 
 def _row(store: Store, row: _Row, known: dict[tuple[str, str], Record | None]) -> RowData:
@@ -113,7 +125,13 @@ def _row(store: Store, row: _Row, known: dict[tuple[str, str], Record | None]) -
         records=records,
         reasons={name: text for name, text in reasons.items() if name not in records},
         line=cell.line,
+        paradigm=plain_text(row.paradigm),
     )
+
+
+def record_of(store: Store, kind: str, identity: str) -> Record | None:
+    """The record of that kind and id, None when there is none or the id is none: never a path out of the store."""
+    return store.by_id(kind, identity) if _ID.fullmatch(identity) else None
 
 
 def _find(store: Store, name: str, identity: str, known: dict[tuple[str, str], Record | None]) -> Record | None:

@@ -33,7 +33,7 @@ __all__ = [
 _LONG_NOTE = 24  # characters; a longer note of a variant stands below the table
 _PAPER = ("AP50", "AP75", "AR")
 _STATS = (*_PAPER, "APm", "APl")
-_PERCENTAGES = {"ap", *map(str.lower, _STATS), "refined_percent", "published_ap", "published_difference"}
+_PERCENTAGES = {"ap", "box_ap", *map(str.lower, _STATS), "refined_percent", "published_ap", "published_difference"}
 _LATENCY = re.compile(r"latency_b(\d+)")
 _BESIDE: tuple[tuple[str, str, str, Callable[..., Value]], ...] = (
     ("peak_memory_mb", "peak_memory_mb", "memory MB", q.peak_memory),
@@ -116,6 +116,8 @@ def _accuracy(rows: Sequence[RowData]) -> list[_Filled]:
         if name in measured:
             column = Column(name.lower(), name, "bounded", level=1 if name in _PAPER else 2)
             columns.append(_Filled(column, partial(q.stat, name=name)))
+    if any("box_ap" in row.result("accuracy") for row in rows):
+        columns.append(_Filled(Column("box_ap", "box AP", "interval"), q.box_ap))
     if any("refined_share" in row.result("accuracy") for row in rows):
         columns.append(_Filled(Column("refined_percent", "refined (%)"), q.refined_share))
     if any(row.knobs.get("exit_rate") is not None for row in rows):
@@ -134,7 +136,7 @@ def _differing(rows: Sequence[RowData]) -> list[_Filled]:
     columns = [
         _Filled(Column(f"protocol_{n}", _FIELDS.get(n, plain_text(n).replace("_", " ")), "text"), _field(n))
         for n in fields
-        if len({plain_text(row.protocol.get(n)) for row in rows}) > 1
+        if len({plain_text(row.protocol[n]) for row in rows if n in row.protocol}) > 1
     ]
     for name in ("dtype", "runtime"):
         if len({row.knobs.get(name) for row in rows}) > 1:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -46,7 +48,36 @@ def golden_tools(shared: Path) -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="session")
+def one_stage() -> ModuleType:
+    """tests/one_stage.py: a one-stage network and pictures that it can read."""
+    spec = importlib.util.spec_from_file_location("one_stage", Path(__file__).parent / "one_stage.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its classes are looked up by module name
+    spec.loader.exec_module(module)
+    return module
+
+
 def relative_error(ours, theirs) -> float:
     """Largest difference relative to the largest absolute value of the reference."""
     ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     return float(np.max(np.abs(ours - theirs)) / max(np.max(np.abs(theirs)), 1e-30))
+
+
+@pytest.fixture(scope="session")
+def _two_exits(tmp_path_factory) -> Path:
+    """What tests/two_exits.py builds."""
+    spec = importlib.util.spec_from_file_location("two_exits", Path(__file__).parent / "two_exits.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder = tmp_path_factory.mktemp("two_exits")
+    module.build(folder)
+    return folder
+
+
+@pytest.fixture
+def two_exits(_two_exits, tmp_path) -> Path:
+    """A copy of its own of a network that may leave early: `records/` (run `two`, row `two_exits`) and `people/`."""
+    return Path(shutil.copytree(_two_exits, tmp_path / "two_exits"))

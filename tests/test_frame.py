@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 import harness
+import harness.frame as frames
 from harness.errors import UserError
 from harness.store import Record, Store
 
@@ -96,3 +99,49 @@ def test_a_store_without_records_is_an_empty_table_and_no_store_is_an_error(tmp_
     assert frame.empty and "variant" in frame
     with pytest.raises(UserError, match="no records"):
         harness.load(tmp_path / "nowhere" / "at" / "all")
+
+
+def test_every_column_is_documented(folder):
+    text = frames.__doc__
+    known = set(re.findall(r"[a-z_0-9]+", text))
+    for column in harness.load(folder):
+        base = re.sub(r"^(ap[a-z0-9]*|ar[a-z0-9]*)(_low|_high)$", r"\1", column)
+        assert base in known or column.startswith("knob_"), column
+
+
+def test_a_damaged_record_is_passed_over_with_a_warning(folder):
+    broken = next((folder / "records" / "records").glob("cost-*.json"))
+    broken.write_text(broken.read_text()[:80])
+    with pytest.warns(UserWarning, match=broken.name):
+        frame = harness.load(folder)
+    assert list(frame["kind"]) == ["accuracy", "latency"]
+
+
+def test_records_of_an_older_schema_are_passed_over_and_stay(folder):
+    old = next((folder / "records" / "records").glob("cost-*.json"))
+    old.write_text(old.read_text().replace('"schema_version": 1', '"schema_version": 0'))
+    with pytest.warns(UserWarning, match="1 records of an older schema version"):
+        assert len(harness.load(folder)) == 2
+    assert old.is_file()
+
+
+def test_a_record_shows_its_figures_in_a_notebook_and_hides_no_field(folder):
+    shown = {r.kind: r._repr_html_() for r in Store(folder / "records").records()}
+    assert (
+        "accuracy of hrnet_w32" in shown["accuracy"] and ">ap_low<" in shown["accuracy"] and "0.75" in shown["accuracy"]
+    )
+    assert "latency_ms" in shown["latency"] and "what determines it" in shown["latency"]
+    ElementTree.fromstring(shown["accuracy"])
+
+
+def test_a_hostile_name_in_a_notebook_is_text():
+    name = "<script>alert('x')</script>&\""
+    record = Record.make("cost", {"variant": name, name: name}, {name: name, "gmacs": 1.0})
+    shown = record._repr_html_()
+    assert "<script" not in shown and "&lt;script&gt;" in shown
+    ElementTree.fromstring(shown)
+
+
+def test_a_record_with_thousands_of_samples_stays_small_in_a_notebook():
+    samples = [{"round": i, "wall_ms": 1.5} for i in range(5000)]
+    assert len(Record.make("latency", {"variant": "x"}, {"samples": samples})._repr_html_()) < 5000

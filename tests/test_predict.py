@@ -12,11 +12,12 @@ from harness import predict
 from harness.data import coco, synthetic
 from harness.data.boxes import from_ground_truth
 from harness.data.crops import batches, iter_crops
+from harness.data.normaliser import Normaliser
 from harness.method import PoseProtocol, find_variant
 from harness.pose.decoders import decode, to_image
 from harness.pose.flip import flip_back
 from harness.pose.skeletons import COCO
-from harness.predict import Decoding, Normaliser, PassPlan, TopDownRunner, run_passes
+from harness.predict import Decoding, PassPlan, TopDownRunner, run_passes
 from harness.replay import load_pass, resolve_threshold, seal_pass, select
 
 QUARTER = Decoding("quarter", "hrnet", 0)

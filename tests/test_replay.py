@@ -11,7 +11,7 @@ from harness.data.boxes import Boxes
 from harness.errors import MeasurementError, SuiteError
 from harness.method import PoseProtocol
 from harness.pose.skeletons import COCO
-from harness.replay import load_pass, resolve_threshold, seal_pass, select, to_results
+from harness.replay import load_pass, notes_of, resolve_threshold, seal_pass, select, threshold_of, to_results
 from harness.store import save_arrays
 
 DECODING = "quarter-hrnet-0"
@@ -55,11 +55,61 @@ def test_always_refines_everybody_and_never_nobody(found, word, share):
     assert np.mean(chosen.exits) == share
 
 
-def test_an_exit_rate_becomes_the_threshold_that_lets_that_share_go(found):
-    for rate in (0.0, 0.25, 0.5, 1.0):
-        threshold = resolve_threshold(found, None, exit_rate=rate)
-        exits = select(found, DECODING, flip=True, threshold=threshold).exits
-        assert np.mean(exits == 0) >= rate - 1e-9
+def _leaving(found, rate, flip):
+    """(threshold that the rate became, share of forwards that leave at it)"""
+    threshold = threshold_of(found, {"exit_rate": rate}, flip=flip)
+    return threshold, float(np.mean(select(found, DECODING, flip=flip, threshold=threshold).exits == 0))
+
+
+@pytest.mark.parametrize(
+    ("rate", "threshold", "share"),
+    [(0.0, np.inf, 0.0), (0.2, 0.9, 2 / 6), (0.5, 0.7, 3 / 6), (0.51, 0.5, 4 / 6), (1.0, 0.1, 1.0)],
+)
+def test_an_exit_rate_becomes_the_largest_threshold_at_which_that_share_leaves(found, rate, threshold, share):
+    became, left = _leaving(found, rate, flip=False)
+    assert became == pytest.approx(threshold) and left == pytest.approx(share)
+    assert left >= rate
+    above = select(found, DECODING, flip=False, threshold=float(np.nextafter(np.float32(became), np.float32(np.inf))))
+    assert rate == 0 or np.mean(above.exits == 0) < rate
+
+
+def test_a_row_without_flip_test_takes_its_exit_rate_from_its_own_forwards_alone(found):
+    alone = {name: array for name, array in found.items() if not name.endswith("_mirrored")}
+    assert _leaving(found, 0.5, flip=False) == _leaving(alone, 0.5, flip=False) == (pytest.approx(0.7), 0.5)
+    assert _leaving(found, 0.5, flip=True) == (pytest.approx(0.7), 0.5)  # 12 qualities: 0.9 five times, then 0.7
+    assert _leaving(found, 0.4, flip=True) == (pytest.approx(0.9), 5 / 12)
+
+
+def test_forwards_of_equal_quality_leave_together(found):
+    same = {**found, "quality": np.full(6, 0.25, np.float32)}
+    assert _leaving(same, 0.1, flip=False) == (0.25, 1.0)
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_an_exit_rate_is_not_missed_by_the_last_digit_of_a_product(count):
+    found = {"quality": np.arange(count, dtype=np.float32)}
+    for tenths in range(1, 11):
+        threshold = threshold_of(found, {"exit_rate": tenths / 10}, flip=False)
+        assert np.sum(found["quality"] >= threshold) == tenths * count // 10
+
+
+def test_a_network_that_compares_two_qualities_knows_no_number(found):
+    two = {**found, "quality_rival": np.float32(1) - found["quality"], "default_threshold": np.full(6, 0.99)}
+    for given in (None, 0.2, 0.99):
+        threshold = threshold_of(two, {"quality_threshold": given}, flip=False)
+        assert threshold is None
+        assert select(two, DECODING, flip=False, threshold=threshold).exits[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
+    for word, exits in (("always", 1), ("never", 0)):
+        threshold = threshold_of(two, {"quality_threshold": word}, flip=False)
+        assert select(two, DECODING, flip=False, threshold=threshold).exits[:, 0].tolist() == [exits] * 6
+    with pytest.raises(MeasurementError, match=r"exit_rate 0\.5 needs a threshold"):
+        threshold_of(two, {"exit_rate": 0.5}, flip=False)
+
+
+def test_a_network_without_quality_has_no_threshold(found):
+    plain = {name: array for name, array in found.items() if "quality" not in name}
+    assert threshold_of(plain, {}, flip=True) is None
+    assert (select(plain, DECODING, flip=True).exits == 1).all()
 
 
 @pytest.mark.parametrize("value", [float("nan"), "sometimes", None])
@@ -82,7 +132,9 @@ def test_a_pass_counts_only_when_it_is_sealed_and_whole(tmp_path):
     for start in (0, 2):
         save_arrays(tmp_path / f"block-{start:07d}.npz", {"index": np.arange(start, start + 2)})
     assert load_pass(tmp_path) is None
-    seal_pass(tmp_path, {"seconds": 1.0})
+    assert notes_of(tmp_path) == []
+    seal_pass(tmp_path, {"seconds": 1.0, "notes": ["interpolated"]})
+    assert notes_of(tmp_path) == ["interpolated"]
     assert load_pass(tmp_path)["index"].tolist() == [0, 1, 2, 3]
     assert json.loads((tmp_path / "complete.json").read_text())["seconds"] == 1.0
     (tmp_path / "block-0000002.npz").write_bytes(b"damaged")

@@ -118,3 +118,20 @@ def test_a_kill_in_mid_write_leaves_whole_records_only(tmp_path):
     records = list(store.records())
     assert records and not store.quarantined
     assert all(r.result["macs"] == list(range(2000)) for r in records)
+
+
+def test_a_read_only_store_leaves_damaged_records_where_they_are(tmp_path):
+    record = Store(tmp_path).put(Record.make("cost", KEY, {"macs": 7}))
+    path = tmp_path / "records" / f"cost-{record.id}.json"
+    path.write_bytes(b"half")
+    store = Store(tmp_path, read_only=True)
+    assert store.get("cost", KEY) is None and store.quarantined == [path.name] and path.read_bytes() == b"half"
+
+
+def test_a_record_of_an_older_schema_is_passed_over_and_counted(tmp_path):
+    store = Store(tmp_path)
+    record = store.put(Record.make("cost", KEY, {"macs": 7}))
+    path = tmp_path / "records" / f"cost-{record.id}.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 0'))
+    assert store.get("cost", KEY) is None and store.outdated == [path.name] and path.is_file()
+    assert "older schema version" in store.remarks()[0] and "paretopose run" in store.remarks()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def test_the_scope_says_in_words_what_is_inside_the_timer():
 def test_timed_poses_are_the_scored_ones_in_every_scope(tmp_path, people, weights, scope):
     row = _run(tmp_path, people, weights, f"measure.latency.scope={scope}", "measure.latency.batch=3")
     found = row["found"]["latency_b3"]
-    assert found["pose_difference_px"] < 1e-2 and found["pose_difference_persons"] >= 3
+    assert found["pose_difference_px"] < 0.1 and found["pose_difference_persons"] >= 3
     assert found["execution"]["scope"] == scope and found["inside_timer"]
     assert len(found["persons_per_call"]) == len(found["samples"])
     assert found["ms_per_person"]["value"] < found["median_ms"]
@@ -121,7 +122,8 @@ def test_a_pass_that_holds_other_poses_than_were_timed_is_a_failure_of_that_row(
         save_arrays(block, arrays)
     row = _run(tmp_path, people, weights)
     assert "latency_b1" not in row["records"]
-    assert "0.3 px" in row["reasons"]["latency_b1"] and "scored" in row["reasons"]["latency_b1"]
+    reason = row["reasons"]["latency_b1"]
+    assert re.search(r"up to 0\.3\d* px", reason) and "scored" in reason
 
 
 def test_joints_that_rounding_moves_fail_nothing_and_are_counted(tmp_path, people, weights):

@@ -46,9 +46,9 @@ def steps(monkeypatch) -> list[tuple[int, int]]:
     taken: list[tuple[int, int]] = []
     step = loop._Run.step
 
-    def counted(self, number, stacked):
+    def counted(self, number, *rest):
         taken.append((self.seed, number))
-        return step(self, number, stacked)
+        return step(self, number, *rest)
 
     monkeypatch.setattr(loop._Run, "step", counted)
     return taken
@@ -121,10 +121,10 @@ def test_a_killed_training_goes_on_where_it_stopped_and_ends_the_same(run, steps
     steps.clear()
     counted = loop._Run.step
 
-    def killed(self, number, stacked):
+    def killed(self, number, *rest):
         if number == total - 1:
             raise KeyboardInterrupt
-        return counted(self, number, stacked)
+        return counted(self, number, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop._Run, "step", killed)
@@ -146,10 +146,10 @@ def test_another_recipe_length_or_training_set_is_another_training(run, steps, t
 def test_a_training_that_fails_is_a_reason_in_its_cells_and_the_others_go_on(run, monkeypatch):
     step = loop._Run.step
 
-    def fails(self, number, stacked):
+    def fails(self, number, *rest):
         if self.seed == 0:
             raise RuntimeError("out of memory")
-        return step(self, number, stacked)
+        return step(self, number, *rest)
 
     monkeypatch.setattr(loop._Run, "step", fails)
     rows = run()["rows"]
@@ -207,6 +207,33 @@ def test_weights_for_a_suite_that_trains_are_refused(tmp_path, people):
     file.write_bytes(b"")
     with pytest.raises(SuiteError, match="this suite trains its networks"):
         Sources({"people": people}, {"simplebaseline_tiny": file}).check(expand(suite, marked))
+
+
+BEFORE_AFTER = (
+    SUITE.replace("  epochs: 1\n", "  from: quickstart\n")
+    .replace("decoder: [quarter, argmax]", "train.epochs: [0, 1]")
+    .replace("seeds: [0, 1]", "seeds: [0]")
+)
+
+
+def test_before_and_after_a_training_from_given_weights_are_paired(run, steps, tmp_path):
+    manifest = run(text=BEFORE_AFTER)
+    before, after = manifest["rows"]
+    assert (before["cell"]["train"]["epochs"], after["cell"]["train"]["epochs"]) == (0, 1) and steps
+    record = Store(tmp_path / "store").by_id("effects", manifest["effects"])
+    base, changed = record.result["lines"][0]["ablation"]["settings"]
+    assert base["levels"] == {"train.epochs": 0} and changed["difference"]["low"] is not None
+    (file,) = (tmp_path / "store").glob("trained/*/*.safetensors")
+    with safe_open(file, "pt") as content:
+        assert content.metadata()["init"].startswith("simplebaseline_tiny.safetensors sha256:")
+
+
+def test_a_training_may_set_fields_of_its_recipe(run, tmp_path):
+    run("seeds=[0]", "train.set={lr: 1.0e-4, target.sigma: 2.5}")
+    (file,) = (tmp_path / "store").glob("trained/*/*.safetensors")
+    with safe_open(file, "pt") as content:
+        recipe = json.loads(content.metadata()["recipe"])
+    assert (recipe["lr"], recipe["target"]["sigma"]) == (1e-4, 2.5)
 
 
 def test_the_weights_name_their_recipe_seed_and_data(run, tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 from harness.accuracy.inputs import Detections, GroundTruth
 
 __all__ = ["CROWDED", "FALSE_POSITIVE", "IGNORED", "THRESHOLDS", "TRUE_POSITIVE", "Matches", "candidates",
-           "greedy_steps", "match", "match_groups", "oks_pairs", "pairs_by_image", "within_area"]  # fmt: skip
+           "greedy_steps", "match", "match_groups", "match_pairs", "oks_pairs", "pairs_by_image", "within_area"]  # fmt: skip
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2
@@ -84,7 +84,19 @@ def match_groups(
     groups: name -> (N,) bool, persons that do not count and need not be found, and (D,) bool, poses that are not
     held against the method when they match nobody.
     """
-    d, g, oks = candidates(gt, dets, sigmas)
+    return match_pairs(gt, dets, candidates(gt, dets, sigmas), groups, evaluator=evaluator)
+
+
+def match_pairs(
+    gt: GroundTruth,
+    dets: Detections,
+    pairs: tuple[np.ndarray, np.ndarray, np.ndarray],
+    groups: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    evaluator: str = "coco",
+) -> Matches:
+    """The same from the `pairs` (detection, person, similarity) that reach the lowest threshold."""
+    d, g, oks = pairs
     status = np.empty((len(dets.score), len(groups), len(THRESHOLDS)), dtype=np.uint8)
     positives = np.empty((len(gt.image_ids), len(groups)), dtype=np.int64)
     for i, (ignored, outside) in enumerate(groups.values()):

@@ -53,18 +53,24 @@ class _Counted:
         }
 
     def published(self) -> list[dict[str, Any]]:
-        """Printed GFLOPs of this network at this size, each with what reproduces it; one entry per figure."""
-        from harness.cost.conventions import figures, reproducing
+        """Printed GFLOPs of this network at this size, each with the convention that reproduces it, None where none
+        does (then `nearest`); one entry per figure."""
+        from harness.cost.conventions import figures
 
-        rows = published.rows_for(self.variant, self.input_size)
-        rows = rows[(rows["gflops_text"] != "") & (rows["our_knobs"] == "")]
-        found: dict[str, dict[str, Any]] = {}
         ours = figures(self.account.counts)
-        for row in rows.itertuples():
-            names = reproducing(str(row.gflops_text), self.account.counts) or [str(row.convention)]
-            figure = {"printed": row.gflops_text, "convention": names[0] or None, "ours": ours.get(names[0])}
-            found.setdefault(str(row.gflops_text), {**figure, "sources": []})["sources"].append(row.source)
+        found: dict[str, dict[str, Any]] = {}
+        for row in self._published_rows():
+            hit = published.reproduction(row, ours)
+            figure = {
+                "printed": row["gflops_text"], "convention": hit.convention if hit.reproduced else None,
+                "nearest": hit.convention, "ours": hit.figure, "note": row["note"], "sources": [],
+            }  # fmt: skip
+            found.setdefault(f"{row['gflops_text']} {row['convention']}", figure)["sources"].append(row["source"])
         return list(found.values())
+
+    def _published_rows(self) -> list[Mapping[str, Any]]:
+        rows = published.fitting(published.records(published.rows_for(self.variant)), self.knobs)
+        return [r for r in rows if r["gflops_text"] and published.size_of(r) == tuple(self.input_size)]
 
 
 def open_predictor(
@@ -160,9 +166,10 @@ def _print_conventions(out: Console, counted: _Counted) -> None:
         table.add_row(name, f"{giga[name]:.3f}", f"{value:,}", CONVENTIONS[name].help)
     out.print(table)
     for figure in counted.published():
-        ours = f" (ours {figure['ours']:.3f})" if figure["ours"] else ""
-        how = f"{figure['convention']}{ours}" if figure["convention"] else "no convention"
-        out.print(f"published {figure['printed']} GFLOPs: reproduced under {how}; {figure['sources'][0]}", markup=False)
+        how = "reproduced under" if figure["convention"] else "not reproduced by any convention, nearest"
+        ours = f"{figure['nearest']} (ours {figure['ours']:.3f})"
+        about = "; ".join(filter(None, (figure["sources"][0], figure["note"])))
+        out.print(f"published {figure['printed']} GFLOPs: {how} {ours}; {about}", markup=False)
 
 
 def _print_against(out: Console, counted: _Counted, other: _Counted) -> None:

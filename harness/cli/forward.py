@@ -14,6 +14,7 @@ import typer
 
 from harness.errors import DataError, SuiteError, UserError
 from harness.method import Predictor, Size, Variant, find_variant
+from harness.suite_file import named_value, parse_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,7 @@ def forward(
     variant = find_variant(method)
     build, other = parse_settings(variant, settings or [])
     size = parse_size(input_size) if input_size else build.pop("input_size", None)
-    array, boxes = _images(images), np.load(rois, allow_pickle=False) if rois else None
+    array, boxes = _images(images), _rois(rois) if rois else None
     network, report = _open(variant, weights, size, build)
     _check_size(variant, network, array, images)
     arrays = raw_outputs(network, array, other, train=train, rois=boxes)
@@ -67,16 +68,12 @@ def parse_settings(variant: Variant, pairs: list[str]) -> tuple[dict[str, Any], 
 
     Values are read as YAML scalars. Raises SuiteError for an unknown knob or a value out of range.
     """
-    import yaml
-
     build: dict[str, Any] = {}
     other = {knob.name: knob.default for knob in variant.knobs if knob.kind != "build"}
     for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise SuiteError(f"--set {pair}", expected="knob=value")
+        name, text = named_value(pair, "--set", "knob=value")
         knob = variant.knob(name, "--set")
-        value = parse_size(text) if name == "input_size" else knob.check(yaml.safe_load(text), "--set")
+        value = parse_size(text) if name == "input_size" else knob.check(parse_value(text, f"--set {name}"), "--set")
         (build if knob.kind == "build" else other)[name] = value
     return build, other
 
@@ -126,17 +123,36 @@ def _named(output: Any) -> dict[str, Tensor]:
     return named | {f"trace_{name}": torch.as_tensor(value) for name, value in output.trace.items()}
 
 
-def _images(path: Path) -> np.ndarray:
+def _array(path: Path) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"cannot be read: {error}", where=str(path), expected=".npy") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError("several arrays in one file", where=str(path), expected="one, .npy")
+    return array
+
+
+def _images(path: Path) -> np.ndarray:
+    array = _array(path)
     if array.ndim != 4 or array.shape[1] != 3 or array.dtype != np.float32:
         raise DataError(
             f"shape {array.shape}, {array.dtype}",
             where=str(path),
             expected="(N, 3, H, W) float32, normalised",
         )
+    return array
+
+
+def _rois(path: Path) -> np.ndarray:
+    array = _array(path)
+    expected = "(n, 4) float32, x1 y1 x2 y2 in pixels of image 0"
+    if array.ndim != 2 or array.shape[1] != 4 or array.dtype != np.float32:
+        raise DataError(f"shape {array.shape}, {array.dtype}", where=str(path), expected=expected)
+    bad = ~np.isfinite(array).all(axis=1) | (array[:, 2:] < array[:, :2]).any(axis=1)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise DataError(f"box {row} is {array[row].tolist()}", where=str(path), expected=f"finite, {expected}")
     return array
 
 

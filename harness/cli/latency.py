@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,13 +74,16 @@ class _Forward:
     ) -> None:
         import torch
 
+        from harness.number_format import number_format
+
         variant, _, _, self._settings, self.predictor = open_predictor(name, input_size, pairs)
         self._images = _batch(variant, self.predictor, execution, images)
         if isinstance(self.predictor, torch.nn.Module):
             self.predictor.to(execution.device).eval()
-            if execution.runtime == "compile":
-                self.predictor.compile()
-        self._device, self._dtype = execution.device.partition(":")[0], getattr(torch, execution.dtype)
+        self._number_format = number_format(execution.dtype, execution.device)
+        # `predict` and not the module: a method need not go through its own `forward`
+        compiled = execution.runtime == "compile"
+        self._predict = torch.compile(self.predictor.predict) if compiled else self.predictor.predict
         self.last = self()
         if images is None:
             _refuse_noise(variant, self._settings, self.last)
@@ -89,9 +91,8 @@ class _Forward:
     def __call__(self) -> Any:
         import torch
 
-        number_format = nullcontext() if self._dtype is torch.float32 else torch.autocast(self._device, self._dtype)
-        with torch.inference_mode(), number_format:
-            self.last = self.predictor.predict(self._images, self._settings)
+        with torch.inference_mode(), self._number_format():
+            self.last = self._predict(self._images, self._settings)
         return self.last
 
 

@@ -6,10 +6,11 @@ import importlib
 import sys
 from typing import Any, NamedTuple
 
+import click
 import typer
 from typer.core import TyperGroup
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UserError
 
 __all__ = ["app", "main"]
 
@@ -34,6 +35,14 @@ VERBS: dict[str, _Verb] = {
         "harness.cli.report", "report",
         "Tables and figures from records: Markdown, LaTeX, CSV, PNG, SVG, PDF.",
     ),
+    "choose": _Verb(
+        "harness.cli.choose", "choose",
+        "The best configurations within a budget of gmacs or milliseconds, from records.",
+    ),
+    "explain": _Verb(
+        "harness.cli.explain", "explain",
+        "Where a number comes from: code, weights, data, boxes, protocol, machine, command.",
+    ),
     "evaluate": _Verb(
         "harness.cli.evaluate", "evaluate",
         "AP of a result file with intervals; --against another one: paired difference.",
@@ -56,6 +65,7 @@ VERBS: dict[str, _Verb] = {
     "train": _Verb("harness.cli.train", "train", "Train a variant; writes safetensors and a resumable state."),
     "weights": _Verb("harness.cli.weights", "app", "Look into checkpoint files and convert them."),
     "data": _Verb("harness.cli.data", "app", "Make the synthetic set; check a data set before hours are spent."),
+    "store": _Verb("harness.cli.store", "app", "Bring in the records of another machine; free space."),
 }
 # fmt: on
 
@@ -109,7 +119,13 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     try:
-        app(prog_name="paretopose")
+        sys.exit(app(prog_name="paretopose", standalone_mode=False))
+    except click.UsageError as error:
+        error.show()
+        sys.exit(UserError.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
     except HarnessError as error:
         if debug:
             raise

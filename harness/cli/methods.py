@@ -13,6 +13,7 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from harness import published
+from harness.cli.published import show_figures
 from harness.errors import HarnessError, UserError
 from harness.method import Variant, variants
 
@@ -41,9 +42,15 @@ class _Row:
 
 def methods(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with * and ?.")] = "*",
+    figures: Annotated[
+        bool, typer.Option("--published", help="Every published GFLOPs figure, and the convention that reproduces it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Every variant: input size, parameters, gmacs (convolution, linear, matrix products), published figures beside."""
+    if figures:
+        show_figures(pattern, as_json)
+        return
     chosen = [v for name, v in variants().items() if fnmatchcase(name, pattern) or pattern in name]
     if not chosen:
         raise UserError(f"no method matches '{pattern}'", hint="`paretopose methods` lists all")
@@ -114,7 +121,7 @@ def _published(variant: Variant) -> dict[str, Any]:
     size = variant.input_size if variant.paradigm == "top-down" else None
     rows = published.rows_for(variant, size, dataset="COCO")
     rows = rows[(rows["split"] == "val2017") & rows["ap"].notna() & (rows["our_knobs"] == "")]
-    rows = rows[~rows["boxes"].str.startswith("GT")]
+    rows = rows[~rows["boxes"].str.startswith("GT") & ~rows["note"].str.startswith("trained on")]
     if rows.empty:
         return {}
     said = rows["gflops"].notna().astype(int) * 2 + (rows["boxes"] == "person AP 56.4 det file").astype(int)

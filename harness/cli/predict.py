@@ -23,13 +23,24 @@ def predict(
     ] = None,
     boxes: Annotated[
         Path | None,
-        typer.Option(help="Person boxes: a COCO annotation or detection file. Without it a photograph is one box."),
+        typer.Option(
+            help="Person boxes of a top-down network: a COCO annotation or detection file. Without it a "
+            "photograph is one box. One-stage networks need none."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for predictions.json, results.json and the pictures.")] = Path(
         "results/predict"
     ),
     set_: Annotated[list[str], typer.Option("--set", help="Knob or protocol field: alpha=0.3, flip=false.")] = [],  # noqa: B006
-    threshold: Annotated[float, typer.Option(help="Joints below this score are not drawn.")] = 0.2,
+    threshold: Annotated[
+        float | None, typer.Option(help="Joints below this score are not drawn; default: 0.2, one-stage 0.05.")
+    ] = None,
+    person_threshold: Annotated[
+        float, typer.Option(help="One-stage: persons below this score are in the files and not drawn.")
+    ] = 0.5,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Also draw which regions were refined, and the pose before and after.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda ...")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print the predictions instead of a summary.")] = False,
 ) -> None:
@@ -42,13 +53,14 @@ def predict(
     progress = TerminalProgress()
     written = predict_photographs(
         method, _files(images), weights=weights, boxes=boxes, out=out,
-        assignments=set_, threshold=threshold, device=device, progress=progress,
+        assignments=set_, threshold=threshold, device=device, progress=progress, tokens=tokens,
+        person_threshold=person_threshold,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(written.coco))
         return
-    persons, pictures = len(written.coco["annotations"]), len(written.pictures)
-    typer.echo(f"{persons} persons on {pictures} photographs: {written.file}, pictures beside it in {out}")
+    persons, photographs = len(written.coco["annotations"]), len(written.coco["images"])
+    typer.echo(f"{persons} persons on {photographs} photographs: {written.file}, pictures beside it in {out}")
 
 
 def _files(places: list[Path]) -> list[Path]:

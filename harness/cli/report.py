@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,9 +22,13 @@ _RUN_FIRST = "`paretopose run SUITE` measures and writes records; --store names 
 
 Target = Annotated[
     str | None,
-    typer.Argument(metavar="SUITE", help="Suite name, suite file or run manifest; default: the latest run."),
+    typer.Argument(
+        metavar="SUITE", help="Suite name, suite file, run manifest or folder of records; default: the latest run."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="The report goes into a folder of the suite's name in here.")]
+Page = Annotated[Path | None, typer.Option("--html", help="Write the interactive page to this file, nothing else.")]
+Data = Annotated[list[str], typer.Option("--data", help="NAME=PATH: images of the suite, for the persons of --html.")]
 
 
 class Format(StrEnum):
@@ -35,6 +38,7 @@ class Format(StrEnum):
     markdown = "markdown"
     latex = "latex"
     csv = "csv"
+    html = "html"
     json = "json"
 
 
@@ -45,39 +49,66 @@ def report(
     format_: Annotated[Format, typer.Option("--format", help="What is printed on stdout.")] = Format.console,
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw the figures.")] = True,
+    html: Page = None,
+    data: Data = [],  # noqa: B006
+    verify: Annotated[bool, typer.Option("--verify", help="Recompute every number; exit 1 where one differs.")] = False,
 ) -> None:
-    """Write the tables and figures of a run from its records, and print the table."""
-    from reports.report import table_of, write_report
+    """Write the tables and figures of a run from its records, and print the table.
+
+    Of a suite of suites/paper the published table is printed: ours, published, difference, verdict.
+    """
+    from reports.report import table_of, verdict_tables, write_report
     from reports.tables import load_rows
 
-    keep = Store(store)
-    manifest = find_manifest(keep, target)
-    table = table_of(load_rows(keep, manifest), manifest)
+    keep, manifest = open_target(store, target)
+    if verify:
+        from harness.cli.report_verify import verify as verify_run
+
+        raise typer.Exit(verify_run(keep, manifest, out / manifest["suite"]["name"], as_json=as_json))
+    if html:
+        from harness.cli.report_page import write_page
+
+        write_page(keep, manifest, html, data)
+        return
+    rows = load_rows(keep, manifest)
+    table, verdicts = table_of(rows, manifest), verdict_tables(manifest, rows)
     files = write_report(keep, manifest, out / manifest["suite"]["name"], figures=figures)
     if as_json or format_ is Format.json:
-        named = [str(file) for file in files]
-        typer.echo(json.dumps({"manifest": manifest, "table": table.to_json(), "files": named}, indent=1))
-    elif format_ is Format.console:
-        from reports.tables import to_console
-
-        to_console(table)
+        more = {"verdicts": [v.to_json() for v in verdicts], "files": [str(file) for file in files]}
+        typer.echo(json.dumps({"manifest": manifest, "table": table.to_json(), **more}, indent=1))
     else:
-        typer.echo(_writer(format_)(table), nl=False)
-    for name in keep.quarantined:
-        print(f"damaged record set aside: {name}; `paretopose run` measures it again", file=sys.stderr)
+        for shown in verdicts or [table]:
+            _print(shown, format_)
+    for remark in keep.remarks():
+        print(remark, file=sys.stderr)
     for file in files:
         print(f"wrote {file}", file=sys.stderr)
 
 
-def _writer(format_: Format) -> Callable[[Any], str]:
+def _print(table: Any, format_: Format) -> None:
     from reports import formats
 
-    return {Format.markdown: formats.to_markdown, Format.latex: formats.to_latex, Format.csv: formats.to_csv}[format_]
+    if format_ is Format.console:
+        formats.to_console(table)
+    else:
+        typer.echo(getattr(formats, f"to_{format_.value}")(table), nl=False)
+
+
+def open_target(folder: Path, target: str | None) -> tuple[Store, dict[str, Any]]:
+    """The store and the manifest of a run in it; a target that is a folder of records stands for all of them."""
+    if target is None or not Path(target).is_dir() or (folder / "runs" / f"{target}.json").is_file():
+        keep = Store(folder)
+        return keep, find_manifest(keep, target)
+    from reports.joined import joined_manifest
+
+    keep = Store.find(Path(target))
+    return keep, joined_manifest(keep, Path(target).resolve().name)
 
 
 def find_manifest(store: Store, target: str | None) -> dict[str, Any]:
     """The run manifest of a suite name, a suite file or a manifest file; without a target the latest of the store.
 
+    What a suite file says about its report is taken from the file as it is now, not as it was when it ran.
     Raises UserError when there is none, or when the file is something else.
     """
     if target is None:
@@ -85,7 +116,13 @@ def find_manifest(store: Store, target: str | None) -> dict[str, Any]:
     path = Path(target)
     if path.suffix == ".json":
         return _read(path)
-    name = _suite_name(path) if path.suffix in (".yaml", ".yml") else target
+    if path.suffix in (".yaml", ".yml"):
+        manifest = _of_suite(store, _suite_name(path))
+        return {**manifest, "suite": {**manifest["suite"], "report": _report_of(path)}}
+    return _of_suite(store, target)
+
+
+def _of_suite(store: Store, name: str) -> dict[str, Any]:
     known = sorted(p.stem for p in _runs(store))
     if name not in known:
         if not known:
@@ -117,6 +154,18 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(name, str) or not _NAME.fullmatch(name):  # it becomes the name of a folder
         raise UserError(f"suite name {name!r}", where=str(path), expected="letters, digits, '_', '.', '-'")
     return manifest
+
+
+def _report_of(path: Path) -> dict[str, Any]:
+    """The section `report` of a suite file. SuiteError for an unknown key or value in it."""
+    from harness.suite import ReportSpec
+    from harness.suite_file import Marked, read, validate
+
+    values = read(path)
+    section = Marked(values.get("report") or {})
+    section.source = values.source
+    section.lines = {key[1:]: line for key, line in values.lines.items() if key[:1] == ("report",)}
+    return validate(ReportSpec, section).model_dump(mode="json")
 
 
 def _suite_name(path: Path) -> str:

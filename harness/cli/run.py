@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from harness.errors import MeasurementError
 from harness.rows import Options, Progress
 from harness.run import run_suite
 from harness.sources import Sources, assignments
@@ -71,8 +72,11 @@ def run(
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed cell.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what a suite file asks for and is missing; print the table, write the report."""
-    from reports.report import ablation_tables, table_of, write_report
+    """Measure what a suite file asks for and is missing; print the table, write the report.
+
+    Exit 2 when a cell failed; its row says why, and all others are there.
+    """
+    from reports.report import ablation_tables, system_tables_of, table_of, verdict_tables, write_report
     from reports.tables import load_rows, to_console
 
     loaded, marked = load_suite(suite, set_, limit)
@@ -84,16 +88,21 @@ def run(
         progress.say(f"damaged record set aside and measured again: {name}")
     rows = load_rows(keep, manifest)
     table, ablations = table_of(rows, manifest), ablation_tables(keep, manifest, rows)
+    verdicts, systems = verdict_tables(manifest, rows), system_tables_of(keep, manifest)
     files = write_report(keep, manifest, report / loaded.name)
     if as_json:
         named = [str(file) for file in files]
-        more = {"ablations": [t.to_json() for t in ablations], "files": named}
+        beside = (("verdicts", verdicts), ("systems", systems), ("ablations", ablations))
+        more: dict[str, Any] = {name: [t.to_json() for t in of] for name, of in beside}
+        more |= {"files": named}
         typer.echo(json.dumps({"manifest": manifest, "table": table.to_json(), **more}, indent=1))
-        return
-    for shown in (table, *ablations):
-        to_console(shown)
-    for file in files:
-        progress.say(f"wrote {file}")
+    else:
+        for shown in (table, *verdicts, *systems, *ablations):
+            to_console(shown)
+        for file in files:
+            progress.say(f"wrote {file}")
+    if failed := [row["label"] for row in manifest["rows"] if row["failed"]]:
+        raise MeasurementError(f"{len(failed)} of {len(rows)} cells failed", where=", ".join(failed))
 
 
 def plan(

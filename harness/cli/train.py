@@ -4,56 +4,96 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from harness import provenance
 from harness.data import coco
 from harness.errors import DataError, SuiteError, UserError, unknown_name
 from harness.method import Variant, find_variant
 from harness.sources import synthetic_folder
-from harness.train.recipes import Recipe, describe, with_epochs
-
-Precision = Literal["float32", "bfloat16"]
+from harness.train.recipes import Recipe, with_epochs
+from harness.train.settings import Settings, settled
 
 if TYPE_CHECKING:
     from harness.train.loop import TrainResult
 
 __all__ = ["train"]
 
+Precision = Literal["float32", "bfloat16", "float16"]
+
 
 def train(
     method: Annotated[str, typer.Argument(help="Variant, as `paretopose methods` lists them.")],
     data: Annotated[str, typer.Option(help="coco=ROOT, or synthetic (made on first use).")] = "synthetic",
-    recipe: Annotated[str, typer.Option(help="official or quick; default: official where there is one.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe; train nothing.")] = False,
+    recipe: Annotated[str, typer.Option(help="official, quick ...; default: official where there is one.")] = "",
+    set_: Annotated[
+        list[str], typer.Option("--set", help="Build knob or recipe field: head=bilinear, target.sigma=3.")
+    ] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole recipe; train nothing.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder; default results/train/METHOD-SEED.")] = None,
     seed: Annotated[int, typer.Option(help="Of the weights, the order, the augmentation.", min=0)] = 0,
     epochs: Annotated[int | None, typer.Option(help="Another length; milestones in proportion.", min=1)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that prepare crops; 0: none.", min=0)] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that prepare samples; 0: none.", min=0)] = 1,
     precision: Annotated[Precision, typer.Option(help="Of the forward pass.")] = "float32",
+    accumulate: Annotated[
+        int, typer.Option(help="Compute each batch in so many pieces, where it does not fit into memory.", min=1)
+    ] = 1,
+    sync_norms: Annotated[bool, typer.Option("--sync-norms", help="Batch norms over all GPUs.")] = False,
+    validate_every: Annotated[int, typer.Option(help="AP every so many epochs and at the end; 0: never.", min=0)] = 0,
+    save_every: Annotated[int | None, typer.Option(help="Steps between states; default: an epoch.", min=1)] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop then; call again to go on.", min=0)] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the newest state in OUT.")] = True,
     init: Annotated[Path | None, typer.Option(help="Weights to start from, a pretrained trunk for instance.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train a variant; writes METHOD.safetensors, log.jsonl and resumable states."""
+    """Train a variant; writes METHOD.safetensors, log.jsonl and resumable states.
+
+    On several GPUs: `accelerate launch -m harness train METHOD ...` or `torchrun -m harness train METHOD ...`.
+    """
+    began = time.monotonic()
     variant = find_variant(method)
     name, chosen = _recipe(variant, recipe)
-    if epochs is not None:
-        chosen = with_epochs(chosen, epochs)
+    settings = settled(variant, with_epochs(chosen, epochs) if epochs is not None else chosen, set_)
     if dry_run:
-        _print_recipe(variant, name, chosen, as_json)
+        from harness.cli.recipe_table import show
+
+        show(variant, name, settings, as_json)
         return
+    from harness.train import processes
+    from harness.train.loop import Options
+
+    group = processes.start(_device(device))
+    with group.first_goes_ahead():  # it makes the synthetic set
+        dataset = _dataset(data, "train")
+        judges = _dataset(data, "val") if validate_every else None
+    options = Options(
+        device=str(group.device),
+        workers=workers,
+        precision=precision,
+        accumulate=accumulate,
+        sync_norms=sync_norms,
+        validate=_validate(variant, judges, group.device, workers),
+        validate_every=validate_every,
+        save_every=save_every,
+        stop_after=max(0.0, minutes * 60 - (time.monotonic() - began)) if minutes is not None else None,
+        resume=resume,
+    )
     folder = out or Path("results/train") / f"{variant.name}-{seed}"
-    facts = {"recipe_name": name, "command": provenance.command()}
-    options: dict[str, Any] = {"out": folder, "seed": seed, "device": _device(device), "workers": workers}
-    result = _train(variant, chosen, _dataset(data), init, facts, precision=precision, resume=resume, **options)
-    _print_result(result, as_json)
+    facts = {"recipe_name": name, "data_name": dataset.name, "command": provenance.command()}
+    network = _network(variant, settings, dataset, seed, init, facts)
+    from harness.train import loop
+
+    result = loop.train(
+        network, variant, settings.recipe, dataset,
+        out=folder, seed=seed, build=settings.build, metadata=facts, options=options,
+    )  # fmt: skip
+    if group.first:
+        _print_result(result, as_json)
 
 
 def _recipe(variant: Variant, name: str) -> tuple[str, Recipe]:
@@ -66,20 +106,21 @@ def _recipe(variant: Variant, name: str) -> tuple[str, Recipe]:
     return name, variant.recipes[name]
 
 
-def _dataset(text: str) -> coco.Dataset:
-    """The training split that --data names. DataError where the standard COCO layout is not there."""
+def _dataset(text: str, split: Literal["train", "val"]) -> coco.Dataset:
+    """The split of what --data names. DataError where the standard COCO layout is not there."""
     kind, _, path = text.partition("=")
     if text == "synthetic":
-        root = synthetic_folder("train")
+        root = synthetic_folder(split)
     elif kind == "coco" and path:
         root = Path(path).expanduser()
     else:
         raise SuiteError(f"--data {text}", expected="coco=ROOT or synthetic")
-    annotations, images = root / "annotations" / "person_keypoints_train2017.json", root / "train2017"
+    annotations, images = root / "annotations" / f"person_keypoints_{split}2017.json", root / f"{split}2017"
     for needed in (annotations, images):
         if not needed.exists():
-            raise DataError("no COCO training set", where=str(root), expected=f"{needed.relative_to(root)} below it")
-    return coco.load(annotations, images, name=f"{kind}_train2017")
+            what = "training" if split == "train" else "validation"
+            raise DataError(f"no COCO {what} set", where=str(root), expected=f"{needed.relative_to(root)} below it")
+    return coco.load(annotations, images, name=f"{kind}_{split}2017")
 
 
 def _device(name: str) -> str:
@@ -92,63 +133,53 @@ def _device(name: str) -> str:
     return name
 
 
-def _train(
-    variant: Variant, recipe: Recipe, dataset: coco.Dataset, init: Path | None, facts: dict[str, str], **options: Any
-) -> TrainResult:
-    """Build the network from the seed, start it from `init`, train it; `facts` go into the weights file."""
-    import torch
+def _validate(variant: Variant, dataset: coco.Dataset | None, device: Any, workers: int) -> Any:
+    if dataset is None:
+        return None
+    from harness.train.validation import validator
 
-    from harness.train import checkpoints, loop
+    return validator(variant, dataset, device=str(device), workers=workers)
 
-    joints = dataset.skeleton.num_joints
-    predictor, _ = checkpoints.open_variant(variant, None, num_joints=joints, seed=options["seed"])
-    facts = {**facts, "data_name": dataset.name}
+
+def _network(
+    variant: Variant, settings: Settings, dataset: coco.Dataset, seed: int, init: Path | None, facts: dict[str, str]
+) -> Any:
+    """The network with the random weights of the seed, started from `init`; `facts` gets what it started from."""
+    from harness.train import checkpoints
+
+    network, _ = checkpoints.open_variant(
+        variant, None,
+        num_joints=dataset.skeleton.num_joints, input_size=settings.input_size, seed=seed, **settings.build,
+    )  # fmt: skip
+    facts["init"] = f"random weights of seed {seed}"
     if init is not None:
-        report = checkpoints.load_into(predictor, variant, init, initialise=True)
+        report = checkpoints.load_into(network, variant, init, initialise=True)
         facts["init"] = f"{init.name} sha256:{report.sha256[:16]}"
         print(f"{init}: layout {report.layout}, {len(report.missing)} tensors keep random values", file=sys.stderr)
-    assert isinstance(predictor, torch.nn.Module)
-    return loop.train(predictor, variant, recipe, dataset, metadata=facts, **options)
-
-
-def _print_recipe(variant: Variant, name: str, recipe: Recipe, as_json: bool) -> None:
-    plain = {"variant": variant.name, "recipe": name, "input_size": list(variant.input_size), **describe(recipe)}
-    if as_json:
-        print(json.dumps(plain, indent=2))
-        return
-    differs = plain.pop("differs")
-    table = Table(title=f"{variant.name}, recipe {name}", title_justify="left", show_header=False)
-    for field, value in _flat(plain):
-        table.add_row(field, value)
-    console = Console()
-    console.print(table)
-    console.print("Departs from its source:" if differs else "Departs from its source in nothing.")
-    for line in differs:
-        console.print(f"- {line}", markup=False)
-
-
-def _flat(plain: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for field, value in plain.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{field}.")
-        elif value not in ("", None, []):
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            rows.append((prefix + field, text))
-    return rows
+    elif settings.recipe.trunk:
+        print(
+            f"the recipe starts from a pretrained trunk (layout {settings.recipe.trunk}), this run from random weights:"
+            " --init FILE gives one",
+            file=sys.stderr,
+        )
+    return network
 
 
 def _print_result(result: TrainResult, as_json: bool) -> None:
     plain = {
-        "weights": str(result.weights),
+        "done": result.done,
+        "weights": str(result.weights) if result.done else None,
+        "best": str(result.best) if result.best else None,
         "epochs": result.epochs,
         "steps": result.steps,
-        "persons": result.persons,
+        "samples": result.samples,
         "loss": result.loss,
         "images_per_second": result.images_per_second,
         "scores": dict(result.scores),
     }
     if as_json:
         print(json.dumps(plain, indent=2))
-        return
-    print(f"{result.weights}: {result.epochs} epochs over {result.persons} persons, loss {result.loss:.4g}")
+    elif result.done:
+        print(f"{result.weights}: {result.epochs} epochs over {result.samples} samples, loss {result.loss:.4g}")
+    else:
+        print(f"stopped after {result.steps} steps, loss {result.loss:.4g}: the same command goes on")

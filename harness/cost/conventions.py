@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from harness.cost.macs import Ledger
+if TYPE_CHECKING:
+    from harness.cost.macs import Ledger
 
-__all__ = ["CONVENTIONS", "Convention", "figures", "reproducing", "scaled", "totals"]
+__all__ = [
+    "CONVENTIONS",
+    "SCALED",
+    "Convention",
+    "Reproduction",
+    "figures",
+    "reproduce",
+    "reproducing",
+    "scaled",
+    "totals",
+    "unit",
+]
+
+SCALED = "hrnet-readme scaled"
+"""what some tables print at a larger input: the printed figure of the smaller one times the ratio of the areas"""
 
 
 @dataclass(frozen=True)
@@ -68,11 +84,42 @@ def figures(counts: Mapping[str, int]) -> dict[str, float]:
     return {name: counts[name] / CONVENTIONS[name].giga for name in counts}
 
 
+def unit(printed: str) -> float:
+    """One unit of the last digit of a printed number: 0.1 of '7.1', 0.01 of '7.70'."""
+    return 10.0 ** -len(printed.partition(".")[2])
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A printed figure against `figure`, ours under `convention`: `reproduced` within one unit of its last digit.
+
+    Where nothing reproduces it, the convention is the nearest one.
+    """
+
+    convention: str
+    figure: float
+    reproduced: bool
+
+
+def reproduce(printed: str, giga: Mapping[str, float], convention: str = "") -> Reproduction:
+    """A `printed` figure ('7.1') under the `convention` its source used, one of `giga` (figures of ours by name).
+
+    Without one of these names, or where that one does not give the figure, under the nearest; a figure is reproduced
+    by the convention of its source only, where that is known.
+    """
+    gaps = {name: abs(figure - float(printed)) for name, figure in giga.items()}
+    hits = {name for name, gap in gaps.items() if gap <= unit(printed) * (1 + 1e-9)}
+    if convention in hits:
+        return Reproduction(convention, giga[convention], True)
+    nearest = min(gaps, key=gaps.__getitem__)
+    return Reproduction(nearest, giga[nearest], nearest in hits and convention not in giga)
+
+
 def reproducing(printed: str, counts: Mapping[str, int]) -> list[str]:
     """Conventions whose figure is within one unit of the last digit of a `printed` one ('7.1'), nearest first."""
-    unit = 10.0 ** -len(printed.partition(".")[2])
     gaps = {name: abs(figure - float(printed)) for name, figure in figures(counts).items()}
-    return sorted((name for name, gap in gaps.items() if gap <= unit * (1 + 1e-9)), key=gaps.__getitem__)
+    near = (name for name, gap in gaps.items() if gap <= unit(printed) * (1 + 1e-9))
+    return sorted(near, key=gaps.__getitem__)
 
 
 def scaled(printed: str, size: tuple[int, int], larger: tuple[int, int]) -> float:

@@ -19,7 +19,7 @@ from harness.data.annotation_file import parse_json
 from harness.data.coco import Dataset, ImageInfo, Person
 from harness.errors import DataError, unknown_name
 
-__all__ = ["CLEANINGS", "Boxes", "from_file", "from_ground_truth"]
+__all__ = ["CLEANINGS", "Boxes", "at_least", "from_file", "from_ground_truth"]
 
 Box = tuple[float, float, float, float]
 
@@ -110,6 +110,17 @@ def from_file(path: str | Path, dataset: Dataset, threshold: float = 0.0) -> Box
     return _boxes(kept, dataset, _file_source(path, threshold))
 
 
+def at_least(boxes: Boxes, threshold: float) -> Boxes:
+    """The boxes with a score of `threshold` or more."""
+    kept = boxes.scores >= threshold
+    source = boxes.source + _limit(threshold)
+    return Boxes(boxes.image_ids[kept], boxes.xywh[kept], boxes.scores[kept], boxes.ids[kept], source)
+
+
+def _limit(threshold: float) -> str:
+    return f" score >= {threshold:g}" if threshold > 0 else ""
+
+
 def _row(entry: Any, number: int, path: Path) -> tuple[int, Box, float, int] | None:
     """(image id, box, score, -1), or None for another category."""
     where = f"{path}, entry {number}"
@@ -149,7 +160,7 @@ def _check_known(unknown: set[int], path: Path) -> None:
 
 def _file_source(path: Path, threshold: float) -> str:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return f"{path.name} sha256:{digest}" + (f" score >= {threshold:g}" if threshold > 0 else "")
+    return f"{path.name} sha256:{digest}" + _limit(threshold)
 
 
 def _boxes(rows: Sequence[tuple[int, Box, float, int]], dataset: Dataset, source: str) -> Boxes:

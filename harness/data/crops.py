@@ -6,10 +6,7 @@ Numbers follow HRNet's top-down protocol (Sun et al., CVPR 2019) and, for `udp`,
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -17,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from harness.data.ahead import in_order
 from harness.data.boxes import Boxes
 from harness.data.coco import Dataset, ImageInfo
 from harness.data.reading import read_image
@@ -187,7 +185,7 @@ def iter_crops(
     """
     jobs = _jobs(dataset, boxes, input_size, padding)
     cut = partial(_cut, dataset=dataset, size=input_size, udp=udp, bgr=colour == "bgr", skip=missing == "skip")
-    return CropStream(_ordered(cut, jobs, workers))
+    return CropStream(in_order(cut, jobs, workers))
 
 
 def _jobs(dataset: Dataset, boxes: Boxes, input_size: Size, padding: float) -> list[_Job]:
@@ -223,36 +221,6 @@ def _cut(job: _Job, *, dataset: Dataset, size: Size, udp: bool, bgr: bool, skip:
     except cv2.error as error:
         raise DataError(f"OpenCV failed: {error}", where=f"image {job.image.id}, {path}") from error
     return ImageCrops(job.image.id, job.indices, crops, job.centers, job.scales)
-
-
-def _ordered(cut: Callable[[_Job], ImageCrops | int], jobs: list[_Job], workers: int) -> Iterator[ImageCrops | int]:
-    """Results in the order of the jobs, with at most two jobs per worker under way or waiting to be taken."""
-    with _one_thread_per_call():
-        if workers == 0:
-            yield from map(cut, jobs)
-            return
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="crops")
-        pending: deque[Future[ImageCrops | int]] = deque()
-        try:
-            for job in jobs:
-                pending.append(pool.submit(cut, job))
-                if len(pending) >= 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_thread_per_call() -> Iterator[None]:
-    """OpenCV's own pool (one per process) would split each small warp and fight with workers and network."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 def batches(stream: Iterable[ImageCrops], size: int) -> Iterator[CropBatch]:

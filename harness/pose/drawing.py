@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from harness.errors import DataError
 from harness.pose.skeletons import COCO, Skeleton
 
-__all__ = ["SIDE_COLOURS", "draw_poses", "side_by_side"]
+__all__ = ["SIDE_COLOURS", "dim_regions", "draw_poses", "on_top_of_each_other", "side_by_side"]
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -69,6 +69,29 @@ def side_by_side(images: Sequence[Image], *, gap: int = 8) -> Image:
             row.append(np.full((height, gap, 3), 255, dtype=np.uint8))
         row.append(np.pad(image, ((0, height - image.shape[0]), (0, 0), (0, 0)), constant_values=255))
     return np.concatenate(row, axis=1)
+
+
+def on_top_of_each_other(images: Sequence[Image], *, gap: int = 8) -> Image:
+    """Pictures (H, W, 3) in a column, `gap` white pixels between them; narrower ones are filled up with white."""
+    turned = side_by_side([np.swapaxes(i, 0, 1) for i in images], gap=gap)
+    return np.ascontiguousarray(np.swapaxes(turned, 0, 1))
+
+
+def dim_regions(image: Image, seen: ArrayLike) -> Image:
+    """A copy of `image` (H, W, 3) in which the cells of the grid `seen` (rows, columns) bool that are False are dark,
+    those that are True framed."""
+    cells = np.asarray(seen, dtype=bool)
+    down, across = (
+        np.linspace(0, side, n + 1).round().astype(int).tolist() for side, n in zip(image.shape, cells.shape)
+    )
+    canvas = image.copy()
+    for row, column in np.ndindex(cells.shape):
+        top, bottom, left, right = down[row], down[row + 1], across[column], across[column + 1]
+        if cells[row, column]:
+            cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), _LIGHT, 1)
+        else:
+            canvas[top:bottom, left:right] //= 4
+    return canvas
 
 
 def _extent(joints: NDArray[np.float64]) -> float:

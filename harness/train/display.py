@@ -42,7 +42,14 @@ class Display:
     def epoch(self, epoch: int, loss: float, rate: float, speed: float, scores: str = "") -> None:
         """One epoch is done; `scores` is what validation gave, as text."""
         if scores or not self._console.is_terminal:
-            self._console.print(f"{self._text(epoch, loss, rate, speed)} {scores}".rstrip(), highlight=False)
+            left = self._bar.tasks[0].time_remaining
+            ends = f", {_duration(left)} left" if left else ""
+            self._console.print(f"{self._text(epoch, loss, rate, speed)}{ends} {scores}".rstrip(), highlight=False)
 
     def _text(self, epoch: int, loss: float, rate: float, speed: float) -> str:
         return f"epoch {epoch + 1}/{self._epochs} loss {loss:.4g} lr {rate:.2g} {speed:.0f} images/s"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"

@@ -1,11 +1,14 @@
-"""The training loop that every method uses: one seeded stream of batches, an exact resume, a log, a weights file."""
+"""The training loop that every method uses: one seeded stream of batches, an exact resume, a log, weights files.
+
+The gradient of a step is that of the mean loss over all its samples, however they are divided among processes and
+pieces.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,58 +17,63 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.coco import Dataset
-from harness.errors import HarnessError, MeasurementError, UserError
-from harness.method import Trainable, Variant
-from harness.predict import Normaliser
-from harness.train import checkpoints, state
+from harness.errors import HarnessError
+from harness.method import Variant
+from harness.train import failures, processes, state
 from harness.train.display import Display
 from harness.train.log import LOG_STEPS, Clock, Log
-from harness.train.recipes import Progress, Recipe, TrainBatch, describe
-from harness.train.samples import Order, PersonCrops, Stacked, loader, to_batch, torch_seed
-from harness.train.schedules import rate_factor
+from harness.train.network import Losses, check, placed, threads
+from harness.train.optimiser import Update
+from harness.train.outputs import Outputs
+from harness.train.recipes import Progress, Recipe, describe
+from harness.train.stream import Order, Piece, Place, loader, torch_seed, training_data
 
-__all__ = ["Losses", "TrainResult", "optimiser", "train"]
+__all__ = ["Options", "Precision", "TrainResult", "train"]
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 Validate = Callable[[nn.Module], Mapping[str, float]]
-_DIVERGED_HINT = "lower the learning rate or lengthen the warm-up; the last good state is kept in OUT/state"
+_FORMATS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is done; but for `precision` it moves the weights by rounding only.
+
+    `precision` is that of the forward pass under autocast, weights stay float32. `accumulate`: each process computes
+    its share of a batch in so many pieces. `sync_norms`: batch norms take their statistics over all processes.
+    `validate(network)` gives scores every `validate_every` epochs and after the last one. A state is saved every
+    `save_every` steps (default: once an epoch), and when the run has lasted `stop_after` seconds, which ends the call.
+    `resume` goes on from the newest state; without it there is a clean start.
+    """
+
+    device: str = "cpu"
+    workers: int = 1
+    precision: Precision = "float32"
+    accumulate: int = 1
+    sync_norms: bool = False
+    validate: Validate | None = None
+    validate_every: int = 10
+    save_every: int | None = None
+    stop_after: float | None = None
+    resume: bool = True
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """`loss` is the mean over the last epoch's logged steps, `scores` what the last validation gave."""
+    """`samples`: of an epoch. `loss`: mean over the last epoch's logged steps. `scores`: of the last validation.
+    `best`: file of the weights with the highest AP. `done` is False for a run that `stop_after` ended: no `weights`
+    yet."""
 
     weights: Path
     epochs: int
     steps: int
-    persons: int
+    samples: int
     loss: float
     images_per_second: float
     scores: Mapping[str, float] = field(default_factory=dict)
-
-
-class Losses(nn.Module):
-    """A trainable network as a module whose `forward` is its `losses`, so that wrappers around it see every call."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch: TrainBatch, progress: Progress) -> dict[str, Tensor]:
-        return self.network.losses(batch, progress)  # type: ignore[operator]
-
-
-def optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over its parameter groups; parameters that need no gradient are left out."""
-    if recipe.groups is not None:
-        groups: Iterable[Any] = recipe.groups(network, recipe)
-    else:
-        groups = [p for p in network.parameters() if p.requires_grad]
-    options: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=recipe.momentum, **options)
-    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    return kind(groups, betas=recipe.betas, **options)
+    best: Path | None = None
+    done: bool = True
 
 
 def train(
@@ -76,48 +84,28 @@ def train(
     *,
     out: Path,
     seed: int = 0,
-    device: str = "cpu",
-    workers: int = 1,
-    precision: Precision = "float32",
-    validate: Validate | None = None,
-    validate_every: int = 10,
-    save_every: int | None = None,
-    resume: bool = True,
+    build: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
-    quiet: bool = False,
+    options: Options = Options(),
 ) -> TrainResult:
     """Train `predictor` in place; write `out/VARIANT.safetensors`, `out/log.jsonl` and the states in `out/state`.
 
-    A state is saved every `save_every` steps (default: once an epoch) and `resume` goes on from the newest one; on
-    a CPU, with the same number of threads, the result is bit for bit that of an undisturbed run.
-    `validate(predictor)` is called every `validate_every` epochs and after the last one. `metadata` goes into the
-    weights file beside what the loop knows itself. Convolutions run in the channels-last layout; `precision`
-    'bfloat16' computes the forward pass under autocast (twice as fast on CPUs that know it), weights stay float32.
+    On a CPU, with the same number of threads, a resumed run ends with the bits of an undisturbed one. Convolutions run
+    in the channels-last layout. `build`: the knobs that the network was built with; they and `metadata` go into the
+    weights files beside what the loop knows itself. With validation, the weights of the highest `ap` so far are in
+    `out/VARIANT.best.safetensors`. Launched by `accelerate launch` or `torchrun` with several processes, they share
+    each batch; `out` has to be a folder that all of them see.
 
-    Raises DataError for a set without usable persons, UserError for a state of another run, MeasurementError when a
-    loss or a weight is no longer finite (the last good state stays).
+    Raises DataError for a set without usable samples, UserError for a state of another run, a recipe for another input
+    size and a batch that does not fit into memory, MeasurementError for a training that diverges and for a full disk
+    (good states stay).
     """
-    where = torch.device(device)
-    run = _Run(predictor, variant, recipe, dataset, Path(out), seed, where, precision, save_every, quiet)
-    first = run.start(resume)
-    with _threads(workers, where):
-        result = run.go(first, workers, validate, validate_every)
-    facts = {**run.identity, "recipe": json.dumps(run.identity["recipe"]), "steps": run.total, **(metadata or {})}
-    weights = run.network.state_dict()
-    checkpoints.write(result.weights, weights, {name: str(value) for name, value in facts.items()})
-    return result
-
-
-@contextmanager
-def _threads(workers: int, device: torch.device) -> Iterator[None]:
-    """On a CPU, one thread for each core that no worker occupies: more of them only wait for each other."""
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, before - workers))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    check(predictor, variant, recipe)
+    run = _Run(predictor, variant, recipe, dataset, Path(out), seed, build or {}, metadata or {}, options)
+    with failures.explained(variant.name, max(1, recipe.batch // run.processes.count // options.accumulate)):
+        first = run.start(options.resume)
+        with threads(options.workers, run.processes.device):
+            return run.go(first)
 
 
 class _Run:
@@ -131,141 +119,150 @@ class _Run:
         dataset: Dataset,
         out: Path,
         seed: int,
-        device: torch.device,
-        precision: Precision,
-        save_every: int | None,
-        quiet: bool,
+        build: Mapping[str, Any],
+        facts: Mapping[str, str],
+        options: Options,
     ) -> None:
-        _check_trainable(network, variant)
-        self.variant, self.recipe, self.out, self.seed, self.quiet = variant, recipe, out, seed, quiet
-        height, width = network.input_size
-        self.crops = PersonCrops(dataset, variant.protocol, recipe, (height, width), seed=seed)
-        self.order = Order(len(self.crops), recipe.batch, recipe.epochs, seed=seed)
-        self.per_epoch, self.total = self.order.steps_per_epoch, len(self.order)
-        self.save_every = save_every or self.per_epoch
-        self.network = network.to(device, memory_format=torch.channels_last)
-        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-        self.model = Losses(self.network)
-        self.optimiser = optimiser(self.network, recipe)
-        self.rates = [group["lr"] for group in self.optimiser.param_groups]
-        self.normalise = Normaliser(variant.protocol, device)
-        self.log = Log(out / "log.jsonl")
-        self.identity = {
+        self.variant, self.seed, self.options = variant, seed, options
+        self.processes = processes.start(options.device)
+        self.data = training_data(variant, recipe, dataset, tuple(network.input_size), seed)
+        self.order = Order(len(self.data), recipe.batch, recipe.epochs, seed=seed, steps=recipe.steps)
+        self.per_epoch, self.total = self.order.steps_per_epoch, self.order.total
+        self.epochs = -(-self.total // self.per_epoch)
+        self.share = self.processes.share(options.accumulate)
+        device = self.processes.device
+        self.network = placed(network, device, sync_norms=options.sync_norms)
+        self.autocast = torch.autocast(
+            device.type, _FORMATS.get(options.precision, torch.bfloat16), enabled=options.precision in _FORMATS
+        )
+        self.model = self.processes.wrap(Losses(self.network))
+        self.update = Update(self.network, recipe, device, scaled=options.precision == "float16")
+        self.watch = failures.Watch()
+        self.log = Log(out, active=self.processes.first)
+        identity = {
             "variant": variant.name,
             "recipe": describe(recipe),
             "seed": seed,
-            "precision": precision,
-            "input_size": [height, width],
+            "precision": options.precision,
+            "input_size": list(network.input_size),
+            "build": dict(build),
             "data": dataset.fingerprint,
-            "persons": len(self.crops),
+            self.data.noun: len(self.data),
         }
+        self.outputs = Outputs(out, variant.name, identity, facts)
 
     def start(self, resume: bool) -> int:
         """The step to begin with: that of the newest state, or 0 with a clean folder."""
-        found = state.load(self.out / "state", self.identity) if resume else None
-        if not resume:
-            state.clear(self.out / "state")
+        found = self.outputs.load() if resume else None
         first = 0 if found is None else int(found["step"])
+        self.processes.agree(first, "the state to go on from", "OUT has to be a folder that all processes see")
+        if self.processes.first and not resume:
+            state.clear(self.outputs.states)
         if found is not None:
             self.network.load_state_dict(found["network"])
-            self.optimiser.load_state_dict(found["optimiser"])
+            self.update.load_state_dict(found["update"])
+            self.watch = failures.Watch(found["first_losses"])
         self.log.open(first)
         return first
 
-    def go(self, first: int, workers: int, validate: Validate | None, validate_every: int) -> TrainResult:
-        """Steps `first` to the end."""
-        self.order.start, device = first, self.normalise.device
-        batches = loader(self.crops, self.order, workers=workers, device=device)
+    def go(self, first: int) -> TrainResult:
+        """Steps `first` to the end, or until time is up."""
+        self.order.start = first
+        options, began, step = self.options, time.monotonic(), first
+        batches = iter(
+            loader(self.data, self.order, workers=options.workers, device=self.processes.device, share=self.share)
+        )
         scores: Mapping[str, float] = {}
         self.model.train()
-        clock, title = Clock(), f"train {self.variant.name}"
-        with Display(title, self.recipe.epochs, self.total, done=first, quiet=self.quiet) as display:
-            for step, stacked in enumerate(batches, start=first):
-                if isinstance(stacked, HarnessError):
-                    raise stacked
-                loss, rate = self.step(step, stacked)
-                epoch, ends_epoch = step // self.per_epoch, (step + 1) % self.per_epoch == 0
-                speed = clock.count(len(stacked.images))
-                display.step(epoch, loss, rate, speed)
-                validates = ends_epoch and validate is not None and self._is_due(epoch, validate_every)
-                if validate is not None and validates:
-                    scores = self._validated(validate)
-                if ends_epoch or (step + 1) % LOG_STEPS == 0:
-                    self.log.write(
-                        step=step,
-                        epoch=epoch,
-                        lr=rate,
-                        images_per_second=round(speed, 1),
-                        **(scores if validates else {}),
-                    )
+        clock, quiet = Clock(), options.quiet or not self.processes.first
+        with Display(f"train {self.variant.name}", self.epochs, self.total, done=first, quiet=quiet) as display:
+            for step, places in enumerate(self.order, start=first + 1):  # steps done
+                loss, rate = self.step(step - 1, places, clock.waiting(batches))
+                epoch, ends_epoch = (step - 1) // self.per_epoch, step % self.per_epoch == 0 or step == self.total
+                clock.count(len(places))
+                display.step(epoch, loss, rate, clock.speed)
+                new = self.validated(step) if ends_epoch and self._is_due(epoch) else {}
+                scores = new or scores
+                stops = step < self.total and self._time_is_up(began)
+                if ends_epoch or stops or step % LOG_STEPS == 0:
+                    self.log.write(step=step - 1, epoch=epoch, lr=rate, **clock.facts(), **new)
                 if ends_epoch:
-                    display.epoch(epoch, self.log.last, rate, speed, _text(scores) if validates else "")
-                if (step + 1) % self.save_every == 0 or step + 1 == self.total:
-                    self.save(step + 1)
-        weights = self.out / f"{self.variant.name}.safetensors"
-        persons = len(self.crops)
-        return TrainResult(weights, self.recipe.epochs, self.total, persons, self.log.last, clock.speed, scores)
+                    display.epoch(epoch, self.log.last, rate, clock.speed, _text(new))
+                if step % (options.save_every or self.per_epoch) == 0 or step == self.total or stops:
+                    self.save(step)
+                if stops:
+                    break
+        files, done = self.outputs, step == self.total
+        if done and self.processes.first:
+            files.write(files.weights, self.update.result, scores, step)
+        self.processes.wait()
+        self.log.close()
+        best = files.best_weights if files.best_weights.is_file() else None
+        numbers = (self.epochs, step, len(self.data), self.log.last, clock.speed, scores)
+        return TrainResult(files.weights, *numbers, best, done)
 
-    def step(self, step: int, stacked: Stacked) -> tuple[float, float]:
-        """One optimiser step; (loss, learning rate of the first group)."""
-        rate = rate_factor(self.recipe, step, self.per_epoch)
-        for group, base in zip(self.optimiser.param_groups, self.rates):
-            group["lr"] = base * rate
-        # random layers depend on the step alone, so a resumed run draws what an undisturbed one draws
-        torch.manual_seed(torch_seed(self.seed, step))
-        batch = to_batch(stacked, self.normalise)
+    def step(self, step: int, places: list[Place], batches: Iterator[Any]) -> tuple[float, float]:
+        """One optimiser step over the samples at `places`; (loss, learning rate of the first group)."""
+        rate = self.update.begin(step, self.per_epoch)
+        # random layers depend on step and process alone, so a resumed run draws what an undisturbed one draws
+        torch.manual_seed(torch_seed(self.seed, step, self.processes.index))
+        found: dict[str, Tensor] = {}
+        pieces = self.share.split(places)
+        for number, piece in enumerate(pieces, start=1):
+            stacked = next(batches)
+            if isinstance(stacked, HarnessError):
+                raise stacked
+            with nullcontext() if number == len(pieces) else self.processes.apart(self.model):
+                for name, value in self._backward(stacked, piece, step).items():
+                    found[name] = found.get(name, 0) + value
+        values = self.processes.sum(torch.stack(list(found.values()))) / self.processes.count
+        losses = dict(zip(found, values.tolist()))
+        fault = self.watch.fault(losses["loss"])
+        if fault:
+            samples = failures.listed(self.data.noun, [self.data.ids[index] for _, index in places])
+            raise failures.diverged(fault, self.variant.name, step, losses, samples, self.network)
+        self.update.finish()
+        self.log.add(losses)
+        return losses["loss"], rate
+
+    def _backward(self, stacked: Any, piece: Piece, step: int) -> dict[str, Tensor]:
+        """Add the gradients of one piece; its losses, weighted, the sum of all first."""
+        batch = self.data.to_batch(stacked, self.processes.device)
+        progress = Progress(step // self.per_epoch, step, self.epochs, self.processes.pooled(piece))
         with self.autocast:
-            losses = self.model(batch, Progress(step // self.per_epoch, step, self.recipe.epochs))
-        total = torch.stack([loss.float() for loss in losses.values()]).sum()
-        loss = total.item()
-        if not math.isfinite(loss):
-            raise self._diverged(step, losses, stacked)
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        if self.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
-        self.optimiser.step()
-        self.log.add(loss, losses)
-        return loss, self.rates[0] * rate
+            losses = {name: loss.float() for name, loss in self.model(batch, progress).items()}
+        total = torch.stack(list(losses.values())).sum() * piece.weight
+        self.update.backward(total)
+        parts = losses if len(losses) > 1 else {}
+        return {"loss": total.detach(), **{name: loss.detach() * piece.weight for name, loss in parts.items()}}
 
     def save(self, step: int) -> None:
-        """Keep the state after `step` steps. MeasurementError, with nothing written, when a weight is not finite."""
-        weights = self.network.state_dict()
-        bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
-        if bad:
-            raise MeasurementError(
-                f"training diverged: {len(bad)} tensors are no longer finite after step {step - 1}, first {bad[0]}",
-                where=self.variant.name,
-                hint=_DIVERGED_HINT,
-            )
-        content = {"network": weights, "optimiser": self.optimiser.state_dict(), "identity": self.identity}
-        state.save(self.out / "state", step, content)
+        """Keep the state after `step` steps."""
+        if self.processes.first:
+            self.outputs.save(step, self.network, self.update, self.watch)
+        self.processes.wait()
 
-    def _diverged(self, step: int, losses: Mapping[str, Tensor], stacked: Stacked) -> MeasurementError:
-        values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
-        persons = ", ".join(str(int(p)) for p in stacked.persons)
-        return MeasurementError(
-            f"training diverged at step {step}: {values}",
-            where=f"{self.variant.name}, persons {persons}",
-            expected="finite losses",
-            hint=_DIVERGED_HINT,
-        )
-
-    def _is_due(self, epoch: int, every: int) -> bool:
-        return (epoch + 1) % every == 0 or epoch + 1 == self.recipe.epochs
-
-    def _validated(self, validate: Validate) -> Mapping[str, float]:
-        self.network.eval()
-        scores = validate(self.network)
-        self.model.train()
+    def validated(self, step: int) -> Mapping[str, float]:
+        """What the first process's validation after `step` steps gives; the best weights so far are written."""
+        assert self.options.validate is not None
+        scores: Mapping[str, float] = {}
+        if self.processes.first:
+            scores = self.options.validate(self.update.result.eval())
+            self.network.train()
+            self.outputs.write_if_best(self.update.result, scores, step)
+        self.processes.wait()
         return scores
 
+    def _is_due(self, epoch: int) -> bool:
+        last = epoch + 1 == self.epochs
+        return self.options.validate is not None and ((epoch + 1) % self.options.validate_every == 0 or last)
 
-def _check_trainable(network: object, variant: Variant) -> None:
-    if variant.paradigm != "top-down":
-        raise UserError(f"{variant.name} is a one-stage network", expected="a top-down one: the loop trains on crops")
-    if not isinstance(network, Trainable):
-        raise UserError(f"{variant.name} cannot be trained", hint="`paretopose methods` shows which ones can")
+    def _time_is_up(self, began: float) -> bool:
+        """As the first process's clock says: all have to stop at the same step."""
+        if self.options.stop_after is None:
+            return False
+        own = self.processes.first and time.monotonic() - began >= self.options.stop_after
+        return bool(self.processes.sum(torch.tensor(float(own), device=self.processes.device)) > 0)
 
 
 def _text(scores: Mapping[str, float]) -> str:

@@ -13,16 +13,39 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Augmentation", "Progress", "Recipe", "TargetSpec", "TrainBatch", "describe", "with_epochs"]
+__all__ = [
+    "Augmentation",
+    "ImageAugmentation",
+    "ImageBatch",
+    "Progress",
+    "Recipe",
+    "TargetSpec",
+    "TrainBatch",
+    "describe",
+    "with_epochs",
+]
+
+Size = tuple[int, int]  # (height, width) in pixels
+
+
+def _alone(count: Tensor) -> Tensor:
+    return count
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: `epoch` and `step` (of the whole run) count from 0; `epochs` is the run's length."""
+    """Where training stands: `epoch` and `step` (of the whole run) count from 0; `epochs` is the run's length.
+
+    A loss that is no mean over samples, but a sum divided by a `count` of something else (visible joints, positives),
+    divides by `pooled(count)`: that is what makes the mean over several processes the loss of all their samples
+    together. In one process it is `count`. Every process has to call it equally often, so never within a condition
+    on the data.
+    """
 
     epoch: int
     step: int
     epochs: int
+    pooled: Callable[[Tensor], Tensor] = _alone
 
 
 @dataclass(frozen=True)
@@ -41,6 +64,21 @@ class TrainBatch:
     visible: Tensor
     centers: Tensor
     scales: Tensor
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """What `losses` of a one-stage method gets; one entry per image, images of different sizes.
+
+    `images` (3, H, W) float32 normalised. `boxes` (n, 4) x1 y1 x2 y2, `joints` (n, K, 2) and `crowd` (m, 4), all in
+    pixels of that tensor; `visible` (n, K) in 0..2. `crowd`: regions to ignore.
+    """
+
+    images: list[Tensor]
+    boxes: list[Tensor]
+    joints: list[Tensor]
+    visible: list[Tensor]
+    crowd: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -83,18 +121,32 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class ImageAugmentation:
+    """Augmentation of a whole image (detectron2): mirrored with probability `flip`, then scaled until its shorter
+    side is one of `short_sides`, drawn evenly, or its longer side `longest`, whichever comes first."""
+
+    flip: float = 0.5
+    short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    longest: int = 1333
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training recipe. `batch` is the total over all devices; `warmup_steps` rise linearly from `warmup_ratio`.
 
-    `schedule` 'step' multiplies the rate by 0.1 at each of `milestones` (epochs), 'cosine' falls to zero.
+    `schedule` 'step' multiplies the rate by 0.1 at each of `milestones` (epochs), 'cosine' falls to zero. Where the
+    source counts in optimiser steps, `steps` is the length, `milestones` are steps and `epochs` is not read.
     `groups(module, recipe)` gives optimiser parameter groups (layer-wise decay, no-decay rules), each a dict of
-    `params` and the torch options that differ (`lr`, `weight_decay`); None: one group.
+    `params` and the torch options that differ (`lr`, `weight_decay`); None: one group. `ema`: decay of a running
+    mean of the weights, which is then what is validated and written. `input_size`: the one it was published for,
+    None where it suits any. `loss` states in words what is minimised, weights and start of each part included.
     `differs` states what departs from the source and why.
     """
 
     epochs: int
     batch: int
     lr: float
+    steps: int | None = None
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.9
@@ -104,8 +156,11 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     warmup_steps: int = 0
     warmup_ratio: float = 0.001
+    ema: float | None = None
+    input_size: Size | None = None
+    loss: str = ""
     target: TargetSpec = TargetSpec()
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation | ImageAugmentation = Augmentation()
     groups: Callable[[nn.Module, Recipe], list[dict[str, object]]] | None = None
     trunk: str = ""
     source: str = ""
@@ -116,7 +171,13 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON values, target and augmentation nested; `groups` by its name and bound options."""
     plain = dataclasses.asdict(dataclasses.replace(recipe, groups=None))
     plain["groups"] = _name(recipe.groups) if recipe.groups else None
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+    return _listed(plain)
+
+
+def _listed(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return {name: _listed(value) for name, value in plain.items()}
+    return list(plain) if isinstance(plain, tuple) else plain
 
 
 def _name(groups: Callable[..., Any]) -> str:
@@ -130,8 +191,10 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
     """The recipe at another length; milestones move in proportion, and `differs` says so."""
     if epochs < 1:
         raise UserError(f"{epochs} epochs", expected="at least 1")
-    if epochs == recipe.epochs:
+    if epochs == recipe.epochs and recipe.steps is None:
         return recipe
-    moved = tuple(round(m * epochs / recipe.epochs) for m in recipe.milestones)
-    note = f"{epochs} epochs in place of {recipe.epochs}" + (", milestones in proportion" if moved else "")
-    return dataclasses.replace(recipe, epochs=epochs, milestones=moved, differs=(*recipe.differs, note))
+    length = recipe.steps or recipe.epochs
+    moved = tuple(round(m * epochs / length) for m in recipe.milestones)
+    former = f"{recipe.steps} steps" if recipe.steps else str(recipe.epochs)
+    note = f"{epochs} epochs in place of {former}" + (", milestones in proportion" if moved else "")
+    return dataclasses.replace(recipe, epochs=epochs, steps=None, milestones=moved, differs=(*recipe.differs, note))

@@ -21,16 +21,18 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     """Write `state` (tensors and plain containers) as the state after `step` steps; older ones but one are dropped.
 
     The file appears under its name only when it is complete and on the disk, so a kill at any moment costs at most
-    the steps since the last save.
+    the steps since the last save. OSError when it cannot be written, a full disk for instance; the states before stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"state-{step:09d}.pt"
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        torch.save({**state, "step": step}, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        _write(partial, {**state, "step": step})
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     partial.replace(path)
+    _sync(folder)
     for old in _files(folder)[_KEPT:]:
         old.unlink()
     return path
@@ -59,6 +61,28 @@ def clear(folder: Path) -> None:
     """Remove the states of `folder`, those that a kill left half-written included."""
     for path in [*_files(folder), *folder.glob("state-*.partial")]:
         path.unlink()
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with path.open("wb") as stream:
+        try:
+            torch.save(dict(content), stream)
+        except RuntimeError as error:  # torch's writer stumbles over the half-written file: the cause lies behind
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """The folder's list of files on the disk as well, where the system can do that."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _files(folder: Path) -> list[Path]:

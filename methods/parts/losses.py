@@ -24,6 +24,7 @@ __all__ = [
     "bce",
     "dsnt",
     "focal",
+    "heatmap_loss",
     "mse",
     "mse_half",
     "ohkm",
@@ -97,17 +98,25 @@ def rce_qfl(pred: Tensor, target: Tensor, weight: Tensor, beta: float = 2.0) -> 
     return _weighted_mean(distance * _cross_entropy(pred, target), weight)
 
 
-def focal(pred: Tensor, target: Tensor, weight: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
+def focal(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    alpha: float = 2.0,
+    beta: float = 4.0,
+    pooled: Callable[[Tensor], Tensor] = lambda count: count,
+) -> Tensor:
     """CornerNet's focal loss for heatmaps, on logits: positives are pixels with t = 1 exactly.
 
     Sum of -w (1 - p)^alpha log p over positives and of -w (1 - t)^beta p^alpha log(1 - p) over the others, divided
-    by the weighted number of positives where there is one. Targets need their peak on a pixel (encoder msra).
+    by the weighted number of positives where there is one, `pooled` over the processes that share a batch. Targets
+    need their peak on a pixel (encoder msra).
     """
     w, positive = _by_joint(weight, pred)[..., None, None], target == 1
     at_peak = (-pred).sigmoid() ** alpha * F.logsigmoid(pred)
     elsewhere = (1 - target) ** beta * pred.sigmoid() ** alpha * F.logsigmoid(-pred)
     total = -(w * torch.where(positive, at_peak, elsewhere)).sum()
-    count = (w * positive).sum()
+    count = pooled((w * positive).sum())
     return total / torch.where(count > 0, count, torch.ones_like(count))
 
 
@@ -156,6 +165,12 @@ def dsnt(pred: Tensor, target: tuple[Tensor, Tensor], weight: Tensor, beta: floa
     return (_by_joint(weight, pred)[..., None] * distance).mean() + mse(p, normalised, weight)
 
 
+def heatmap_loss(name: str, pred: Tensor, batch: Any, progress: Any) -> Tensor:
+    """The loss `name` of MAP_LOSSES for a batch of a training (harness.train.recipes.TrainBatch, Progress)."""
+    options = {"pooled": progress.pooled} if name == "focal" else {}
+    return LOSSES[name](pred, batch.target, batch.weight, **options)
+
+
 def as_heatmaps(pred: Tensor, loss: str) -> Tensor:
     """What a network trained with `loss` answers: p for logits, else `pred` itself.
 
@@ -200,7 +215,7 @@ def _by_part(maps: Tensor) -> tuple[Tensor, ...]:
     return maps.unflatten(1, (-1, 3)).unbind(2)
 
 
-LOSSES: dict[str, Callable[[Any, Any, Tensor], Tensor]] = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": mse,
     "mse_half": mse_half,
     "ohkm": ohkm,

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["biased_oks", "biased_pck", "peaks"]
+__all__ = ["biased_oks", "biased_pck", "peaks", "quality_error"]
 
 Size = tuple[int, int]
+
+_GOOD = 0.99  # quality from which the two-class predictor calls a pose good
 
 
 def peaks(maps: Tensor) -> Tensor:
@@ -46,3 +49,18 @@ def biased_pck(points: Tensor, truth: Tensor, visible: Tensor, size: Size) -> Te
 
 def _visible_mean(exponent: Tensor, visible: Tensor) -> Tensor:
     return (torch.exp(-exponent) * visible).sum(dim=1) / visible.sum(dim=1)
+
+
+def quality_error(quality: Tensor, target: Tensor) -> Tensor:
+    """Mean error of predicted `quality` (B, 1) against `target` (B,): squared, or cross entropy of two classes (B, 2).
+
+    Persons whose target is nan (no visible joint) are left out; 0 where none is left.
+    """
+    known = target.isfinite()
+    if not bool(known.any()):
+        return 0.0 * quality.sum()
+    quality, target = quality[known].float(), target[known].float()
+    if quality.shape[1] == 2:
+        # the published two-class path cannot run; class 0 is 'good', as the test-time comparison reads it
+        return F.nll_loss(quality.clamp_min(1e-8).log(), (target <= _GOOD).long())
+    return F.mse_loss(quality[:, 0], target)

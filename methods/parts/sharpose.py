@@ -14,13 +14,17 @@ from torch import Tensor, nn
 
 from methods.parts import vit
 from methods.parts.arithmetic import linear_macs
+from methods.parts.early_exit import some
 
 __all__ = ["CoarseStage", "QualityPredictor", "TokenHead", "TrunkSize", "TwoStageTrunk", "kept_count"]
 
 Size = tuple[int, int]
 
-_EPS = 1e-5  # of every LayerNorm: torch's default, where MAE and ViTPose have 1e-6
-_BETA = 0.99  # of the running attention
+# QUIRK: of every LayerNorm, torch's default, where MAE and ViTPose have 1e-6: published weights were trained with it
+_EPS = 1e-5
+# QUIRK: the running attention is not bias-corrected and forgets so slowly that all layers weigh nearly the same; the
+# order of regions, which is all that is used, follows from these weights
+_BETA = 0.99
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,11 @@ class TrunkSize:
     drop_path: float = 0.1
     token_std: float = 0.0
 
+    @property
+    def scored_layers(self) -> range:
+        """Layers whose attention enters the selection score: the last three quarters."""
+        return range(self.depth // 4, self.depth)
+
 
 @dataclass(frozen=True)
 class CoarseStage:
@@ -47,8 +56,9 @@ class CoarseStage:
     quality: Tensor
     score: Tensor
 
-    def rows(self, index: Tensor) -> CoarseStage:
-        return CoarseStage(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+    def rows(self, mask: Tensor) -> CoarseStage:
+        """Of the persons in `mask` (B,) bool."""
+        return CoarseStage(*(some(getattr(self, name), mask) for name in self.__dataclass_fields__))
 
 
 class QualityPredictor(nn.Module):
@@ -76,8 +86,9 @@ class TwoStageTrunk(nn.Module):
     ) -> None:
         super().__init__()
         self.joints, self.grid, self.replace_oks = num_joints, grid, replace_oks
+        self.scored_layers = size.scored_layers
         coarse = grid[0] * grid[1]
-        self.patch_embed = vit.PatchEmbed(size.dim, size.patch)
+        self.patch_embed = vit.PatchEmbed(size.dim, size.patch)  # not padded, where ViTPose's is
         self.pos_embed_list = nn.ParameterList(torch.empty(1, n, size.dim) for n in (coarse, 4 * coarse))
         self.keypoint_tokens = nn.Parameter(torch.randn(1, num_joints, size.dim) * size.token_std)
         self.quality_token = nn.Parameter(torch.zeros(1, 1, size.dim))
@@ -89,11 +100,6 @@ class TwoStageTrunk(nn.Module):
         self.quality_predictor = QualityPredictor(size.dim, quality)
         for positions in self.pos_embed_list:
             nn.init.trunc_normal_(positions, std=0.02)
-
-    @property
-    def scored_layers(self) -> range:
-        """Layers whose attention enters the selection score: the last three quarters."""
-        return range(len(self.blocks) // 4, len(self.blocks))
 
     def coarse(self, images: Tensor) -> CoarseStage:
         """(B, 3, H, W) -> the coarse stage of every person."""

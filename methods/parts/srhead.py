@@ -102,7 +102,7 @@ class CoarseToFineHead(nn.Module):
         self.train_only = tuple(f"{part}.{i}" for part in ("kp_encoder", "converge") for i in early)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """The answer alone, (B, K, H, W); `maps` finest first."""
+        """The answer alone, (B, K, u h, u w) of the last factor u and the finest map; `maps` finest first."""
         return self._heatmaps(self._features(maps)[1][-1], -1)
 
     def all_outputs(self, maps: Sequence[Tensor]) -> list[Tensor]:

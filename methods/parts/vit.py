@@ -1,4 +1,4 @@
-"""Plain vision transformer: blocks with fused attention, position grids, layer-wise decay.
+"""Plain vision transformer: blocks with fused attention, position grids, the trunk of ViTPose.
 
 Dosovitskiy et al., 'An Image is Worth 16x16 Words', ICLR 2021; pre-norm blocks without layer scale.
 L tokens, width D.
@@ -7,7 +7,7 @@ L tokens, width D.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,12 +28,16 @@ __all__ = [
     "blocks",
     "grid_of",
     "init_vit",
-    "layer_decay_groups",
+    "interpolated",
     "pad_patches",
     "resize_positions",
 ]
 
 Size = tuple[int, int]
+
+# QUIRK: of every LayerNorm of ViTPose, where torch's own start is 1e-5 and Hugging Face's configuration 1e-12;
+# published weights were trained with it (mmpose 1.x agrees).
+_EPS = 1e-6
 
 
 class PatchEmbed(nn.Module):
@@ -121,40 +125,56 @@ def blocks(
 
 
 class PoseViT(nn.Module):
-    """The trunk of ViTPose for images of `input_size`: (B, 3, H, W) -> one map (B, D, H/16, W/16).
+    """The trunk of ViTPose for images of `input_size`: (B, 3, H, W) -> (B, D, H / patch, W / patch).
 
     Tensor names are ViTPose's (card vitpose.md 1).
     """
 
-    patch = 16
-
-    def __init__(self, dim: int, depth: int, heads: int, input_size: Size, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        heads: int,
+        input_size: Size,
+        drop_path: float = 0.0,
+        *,
+        mlp_ratio: float = 4.0,
+        patch: int = 16,
+    ) -> None:
         super().__init__()
-        self.dim, self.grid = dim, (input_size[0] // self.patch, input_size[1] // self.patch)
+        self.dim, self.mlp_ratio, self.patch = dim, mlp_ratio, patch
+        self.grid = (input_size[0] // patch, input_size[1] // patch)
         # QUIRK: padding 2 with stride = kernel shifts every patch by two pixels, and the last two rows and
         # columns of the image are never seen; published weights expect it.
         self.patch_embed = PatchEmbed(dim, self.patch, padding=2)
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, dim))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        self.blocks = blocks(dim, depth, heads, eps=1e-6, drop_path=drop_path)
-        self.last_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.blocks = blocks(dim, depth, heads, eps=_EPS, mlp_ratio=mlp_ratio, drop_path=drop_path)
+        self.last_norm = nn.LayerNorm(dim, eps=_EPS)
         init_vit(self)
 
-    def stages(self, images: Tensor) -> list[Tensor]:
-        """The map, as a list of one, like other trunks."""
-        # QUIRK: there is no class token, but its slot of the position embedding is added to every patch
+    def forward(self, images: Tensor) -> Tensor:
+        # QUIRK: there is no class token, but its slot of the position embedding is added to every patch;
+        # published weights were trained so.
         x = self.patch_embed(images) + self.pos_embed[:, 1:] + self.pos_embed[:, :1]
         for block in self.blocks:
             x = block(x)
-        return [self.last_norm(x).transpose(1, 2).unflatten(2, self.grid)]
+        return self.last_norm(x).transpose(1, 2).unflatten(2, self.grid)
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The map, as a list of one, like other trunks."""
+        return [self(images)]
 
     def trunk_macs(self, input_size: Size) -> int:
         """Multiply-accumulates for one image of the size the trunk was built for."""
-        rows = len(self.blocks) * block_macs(self.dim, self.grid[0] * self.grid[1])
-        return conv_macs(3, self.dim, self.patch, self.grid) + rows
+        body = len(self.blocks) * block_macs(self.dim, self.grid[0] * self.grid[1], self.mlp_ratio)
+        return conv_macs(3, self.dim, self.patch, self.grid) + body
 
     def adapt_state(self, state: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], list[str]]:
-        """`state` with the positions under `prefix` on this grid, without a classifier's own norm and head."""
+        """`state` with the positions under `prefix` on this grid, without a classifier's own norm and head.
+
+        MAE's `norm` is not `last_norm`, which starts fresh (card, 2).
+        """
         unused = tuple(f"{prefix}{name}." for name in ("norm", "head", "fc_norm"))
         kept = {name: value for name, value in state.items() if not name.startswith(unused)}
         positions = kept.get(f"{prefix}pos_embed")
@@ -163,7 +183,7 @@ class PoseViT(nn.Module):
         source = grid_of(positions.shape[1] - 1, self.grid)
         patches = resize_positions(positions[:, 1:], source, self.grid)
         kept[f"{prefix}pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
-        return kept, ["position embedding interpolated from {}x{} to {}x{}".format(*source, *self.grid)]
+        return kept, [interpolated(source, self.grid)]
 
 
 def block_macs(dim: int, tokens: Any, mlp_ratio: float = 4.0) -> Any:
@@ -205,6 +225,11 @@ def resize_positions(positions: Tensor, source: Size, target: Size) -> Tensor:
     return resized.flatten(2).transpose(1, 2).to(positions.dtype)
 
 
+def interpolated(source: Size, target: Size) -> str:
+    """The note on weights whose positions were resized."""
+    return "position embedding interpolated from {}x{} to {}x{}, not fine-tuned".format(*source, *target)
+
+
 def pad_patches(weight: Tensor, patch: int) -> Tensor:
     """Patch kernels (D, 3, p, p) -> (D, 3, patch, patch), zeros around (MAE's ViT-H has p = 14)."""
     missing = patch - weight.shape[-1]
@@ -212,48 +237,3 @@ def pad_patches(weight: Tensor, patch: int) -> Tensor:
         raise ValueError(f"patch kernel of {weight.shape[-1]} pixels does not fit into {patch}")
     before, after = missing // 2, missing - missing // 2
     return F.pad(weight, (before, after, before, after))
-
-
-# ViTPose's rule names patches and positions, SHaRPose's the tokens in addition
-_LOWEST = (".cls_token", ".mask_token", ".pos_embed", ".patch_embed", ".keypoint_tokens", ".quality_token")
-_UNDECAYED = ("pos_embed", "keypoint_tokens", "quality_token")
-
-
-def layer_decay_groups(module: nn.Module, recipe: Any, *, rate: float) -> list[dict[str, Any]]:
-    """Optimiser groups with the learning rate `recipe.lr` x rate^(depth + 1 - layer).
-
-    Layer 0 holds patches, positions and tokens, block i is layer i + 1, everything else (final norm, head)
-    layer depth + 1. No weight decay for vectors, biases, positions and tokens. Cards: vitpose.md 4,
-    sharpose.md 4.
-    """
-    names = [name for name, _ in module.named_parameters()]
-    top = 2 + max(_block_index(name) for name in names)
-    groups: dict[tuple[int, bool], list[Tensor]] = {}
-    for name, parameter in module.named_parameters():
-        decayed = parameter.ndim > 1 and not name.endswith(".bias") and not _contains(name, _UNDECAYED)
-        groups.setdefault((_layer(name, top), decayed), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": recipe.lr * rate ** (top - layer),
-            "weight_decay": recipe.weight_decay if decayed else 0.0,
-        }
-        for (layer, decayed), parameters in groups.items()
-    ]
-
-
-def _layer(name: str, top: int) -> int:
-    if _contains(name, _LOWEST):
-        return 0
-    index = _block_index(name)
-    return top if index < 0 else index + 1
-
-
-def _block_index(name: str) -> int:
-    """12 for 'backbone.blocks.12.norm1.weight', -1 outside the blocks."""
-    _, found, rest = name.partition("backbone.blocks.")
-    return int(rest.split(".")[0]) if found else -1
-
-
-def _contains(name: str, parts: Sequence[str]) -> bool:
-    return any(part in name for part in parts)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 __all__ = [
+    "MAE",
     "from_hugging_face",
     "from_mae",
     "from_mmpose1",
@@ -88,6 +89,20 @@ def from_mae(state: Mapping[str, Any]) -> dict[str, Any]:
     A classifier stays as `backbone.head.*`, which tells `has_six_heads` whose file it is.
     """
     return {f"backbone.{name}": value for name, value in state.items() if name != "cls_token"}
+
+
+def _is_mae(keys: Mapping[str, Any]) -> bool:
+    return "blocks.0.attn.qkv.weight" in keys and "patch_embed.proj.weight" in keys
+
+
+MAE: dict[str, Any] = {
+    "name": "mae",
+    "matches": _is_mae,
+    "to_own": from_mae,
+    "ignores": ("decoder_", "mask_token"),
+    "partial": True,
+}
+"""The layout of pretrained encoders, as options of a Layout."""
 
 
 def has_six_heads(own: Mapping[str, Any]) -> bool:

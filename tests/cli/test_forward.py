@@ -117,3 +117,41 @@ def test_a_network_may_name_its_own_raw_outputs():
     assert raw_outputs(_Own(), images, {}, train=True, rois=rois).keys() == {"exit0", "train0", "roi"}
     with pytest.raises(UserError, match="no training outputs"):
         raw_outputs(_Exits(), images, {}, train=True)
+
+
+@pytest.mark.parametrize(
+    "array, said",
+    [
+        (np.zeros((2, 5), np.float32), r"shape \(2, 5\)"),
+        (np.zeros(4, np.float32), r"shape \(4,\)"),
+        (np.zeros((2, 4)), "float64"),
+        (np.array([[0, 0, 5, 5], [9, 0, 3, 5]], np.float32), "box 1 is .9.0, 0.0, 3.0, 5.0."),
+        (np.full((1, 4), np.nan, np.float32), "box 0 is .nan"),
+    ],
+)
+def test_regions_of_another_shape_or_type_or_inside_out_are_refused(tmp_path, array, said):
+    np.save(tmp_path / "rois.npy", array)
+    with pytest.raises(DataError, match=said) as refused:
+        _call(
+            *["maskrcnn_tiny", "--images", _images(tmp_path, (64, 64)), "--rois", tmp_path / "rois.npy"],
+            *["--out", tmp_path / "y.npz"],
+        )
+    assert "rois.npy" in refused.value.where and "x1 y1 x2 y2" in refused.value.expected
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no array"])
+def test_a_file_of_regions_that_is_missing_or_no_array_is_refused(tmp_path, content):
+    path = tmp_path / "rois.npy"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        _call(
+            *["maskrcnn_tiny", "--images", _images(tmp_path, (64, 64)), "--rois", path],
+            *["--out", tmp_path / "y.npz"],
+        )
+
+
+def test_several_arrays_in_one_file_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.zeros(3))
+    with pytest.raises(DataError, match="several arrays"):
+        _call("hrnet_tiny", "--images", tmp_path / "x.npz", "--out", tmp_path / "y.npz")

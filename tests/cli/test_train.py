@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli.main import app
-from harness.errors import DataError, SuiteError
+from harness.errors import DataError, SuiteError, UserError
 
 METHOD = "simplebaseline_tiny"
 
@@ -68,7 +69,7 @@ def test_training_writes_weights_that_load_again_and_goes_on_when_called_again(r
     out = tmp_path / "out"
     arguments = (METHOD, "--data", f"coco={root}", "--recipe", "quick", "--epochs", "2", "--workers", "0")
     made = json.loads(invoke(*arguments, "--out", str(out), "--json").stdout)
-    assert (made["epochs"], made["steps"], made["persons"]) == (2, 2, 6)
+    assert (made["epochs"], made["steps"], made["samples"]) == (2, 2, 6)
     path = out / f"{METHOD}.safetensors"
     _, report = checkpoints.open_variant(find_variant(METHOD), path)
     assert report.unexplained == report.missing == ()
@@ -88,7 +89,7 @@ def test_the_seed_draws_the_weights_that_a_training_starts_from(root, tmp_path, 
 
     def first_weights(network, *_, **options):
         drawn.append(network.final_layer.weight.detach().numpy().copy())
-        return loop.TrainResult(weights=options["out"], epochs=0, steps=0, persons=0, loss=0.0, images_per_second=0.0)
+        return loop.TrainResult(weights=options["out"], epochs=0, steps=0, samples=0, loss=0.0, images_per_second=0.0)
 
     monkeypatch.setattr(loop, "train", first_weights)
     for seed in ("0", "1", "1"):
@@ -112,3 +113,62 @@ def test_a_folder_without_coco_says_what_was_expected(tmp_path):
 def test_a_data_argument_of_another_form_is_refused():
     with pytest.raises(SuiteError, match="--data voc"):
         invoke(METHOD, "--data", "voc=/tmp")
+
+
+def test_knobs_and_fields_are_set_and_stand_in_the_weights(root, tmp_path):
+    from harness.train import checkpoints
+
+    out = tmp_path / "out"
+    arguments = ("fasterpose_tiny", "--data", f"coco={root}", "--recipe", "quick", "--epochs", "1", "--workers", "0")
+    invoke(*arguments, "--set", "head=bilinear", "--set", "batch=2", "--accumulate", "2", "--out", str(out))
+    _, facts = checkpoints.read(out / "fasterpose_tiny.safetensors")
+    assert json.loads(facts["build"])["head"] == "bilinear" and json.loads(facts["recipe"])["batch"] == 2
+    assert facts["init"] == "random weights of seed 0" and facts["steps"] == "3"
+    with pytest.raises(UserError, match=r"build: .*bilinear.* there"):
+        invoke(*arguments, "--set", "batch=2", "--out", str(out))
+
+
+def test_a_dry_run_lists_the_parameter_groups_and_what_was_set():
+    plain = json.loads(invoke("vitpose_tiny", "--recipe", "official", "--dry-run", "--json", "--set", "lr=1e-3").stdout)
+    rates = {group["lr"] for group in plain["parameter_groups"]}
+    assert max(rates) == 1e-3 and min(rates) == pytest.approx(1e-3 * 0.8**5)
+    assert {group["weight_decay"] for group in plain["parameter_groups"]} == {0.0, 0.1}
+    assert plain["differs"][-1] == "lr 0.001 in place of 0.0005" and plain["input"]["codec"] == "udp"
+
+
+@pytest.mark.parametrize("name", ["official", "official_384x288", "mmpose0", "mmpose1"])
+def test_the_recipes_of_both_code_lines_are_named(name):
+    plain = json.loads(invoke("hrnet_w48", "--recipe", name, "--dry-run", "--json").stdout)
+    wanted = {
+        "official": (1e-3, 128, 0, "hrnet", 2.0),
+        "official_384x288": (1e-3, 96, 0, "hrnet", 3.0),
+        "mmpose0": (5e-4, 256, 500, "mmpose0", 2.0),
+        "mmpose1": (5e-4, 256, 500, "mmpose1", 2.0),
+    }
+    found = (plain["lr"], plain["batch"], plain["warmup_steps"], plain["augmentation"]["dialect"])
+    assert (*found, plain["target"]["sigma"]) == wanted[name]
+
+
+def test_ap_at_intervals_comes_from_the_validation_split(root, tmp_path):
+    shutil.copy(
+        root / "annotations/person_keypoints_train2017.json", root / "annotations/person_keypoints_val2017.json"
+    )
+    shutil.copytree(root / "train2017", root / "val2017")
+    arguments = (METHOD, "--data", f"coco={root}", "--recipe", "quick", "--epochs", "2", "--workers", "0")
+    made = json.loads(invoke(*arguments, "--validate-every", "1", "--out", str(tmp_path / "out"), "--json").stdout)
+    assert made["best"].endswith(".best.safetensors") and 0 <= made["scores"]["ap"] <= 1
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert ["ap" in line for line in lines] == [True, True] and "waiting_share" in lines[0]
+
+
+def test_a_run_out_of_time_says_that_the_same_command_goes_on(root, tmp_path):
+    arguments = (METHOD, "--data", f"coco={root}", "--recipe", "quick", "--epochs", "2", "--workers", "0")
+    done = invoke(*arguments, "--minutes", "0", "--out", str(tmp_path / "out"))
+    assert "stopped after 1 steps" in done.stdout and "the same command goes on" in done.stdout
+    assert "2 epochs" in invoke(*arguments, "--out", str(tmp_path / "out")).stdout
+
+
+def test_a_recipe_for_another_input_size_is_refused_with_the_way_out(root, tmp_path):
+    arguments = ("hrnet_w32", "--data", f"coco={root}", "--set", "input_size=128x96", "--out", str(tmp_path))
+    with pytest.raises(UserError, match="for an input of 256x192, the network takes 128x96"):
+        invoke(*arguments)

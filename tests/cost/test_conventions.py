@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from harness.cost.conventions import figures, reproducing, scaled, totals
+from harness.cost.conventions import figures, reproduce, reproducing, scaled, totals, unit
 from harness.cost.macs import Ledger, count
 
 
@@ -85,3 +88,30 @@ def test_printed_figures_name_the_convention_that_gives_them():
 def test_larger_rows_of_old_tables_are_the_smaller_ones_times_the_area():
     printed = [scaled(small, (256, 192), (384, 288)) for small in ("8.9", "12.4", "15.7")]
     assert printed == pytest.approx([20.0, 27.9, 35.3], abs=0.05)
+
+
+def test_a_unit_is_that_of_the_last_printed_digit():
+    assert [unit(printed) for printed in ("35", "7.1", "7.70")] == pytest.approx([1.0, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("printed", "convention", "expected"),
+    [
+        ("7.1", "hrnet-readme", ("hrnet-readme", True)),
+        ("7.1", "", ("hrnet-readme", True)),
+        ("7.1", "mmcv", ("hrnet-readme", False)),  # its source counts otherwise: a chance hit reproduces nothing
+        ("7.70", "mmcv", ("mmcv", True)),
+        ("7.7", "mmcv", ("mmcv", True)),
+        ("7.4", "none", ("macs", False)),
+        ("15.3", "", ("torch", True)),
+    ],
+)
+def test_a_figure_is_reproduced_by_the_convention_of_its_source_or_the_nearest_is_named(printed, convention, expected):
+    giga = {"macs": 7.645, "fvcore": 7.685, "torch": 15.29, "mmcv": 7.702, "hrnet-readme": 7.12}
+    found = reproduce(printed, giga, convention)
+    assert (found.convention, found.reproduced) == expected and found.figure == giga[found.convention]
+
+
+def test_the_conventions_do_without_torch():
+    code = "import sys, harness.cost.conventions; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

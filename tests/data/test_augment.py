@@ -71,6 +71,16 @@ def test_hrnet_rotation_happens_in_60_percent_and_is_clipped_at_two_deviations()
     assert turned.std() == pytest.approx(45 * 0.8796, rel=0.03)  # of a normal truncated to two deviations
 
 
+def test_mmpose0_draws_as_hrnet_with_other_factors():
+    found = draws(Augmentation("mmpose0", scale=0.5, rotation=40, half_body=0))
+    scale, rotation = factors(found), np.array([d.rotation for d in found])
+    assert scale.min() == pytest.approx(0.5, abs=1e-5) and scale.max() == pytest.approx(1.5, abs=1e-5)
+    assert within(np.mean(scale < 0.5 + 1e-4), 1 - NORMAL_BELOW) and within(np.mean(rotation != 0), 0.6)
+    assert np.abs(rotation).max() == 80
+    turned = rotation[(rotation != 0) & (np.abs(rotation) < 80)]
+    assert turned.std() == pytest.approx(40 * 0.8796, rel=0.03)
+
+
 def test_mmpose1_scale_and_rotation_are_truncated_normal_draws():
     found = draws(Augmentation("mmpose1", scale=0.5, rotation=80, half_body=0))
     scale, rotation = factors(found), np.array([d.rotation for d in found])

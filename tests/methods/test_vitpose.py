@@ -175,7 +175,7 @@ def test_layer_decay_of_base_is_the_published_table(shared):
 def test_a_file_of_another_input_size_is_interpolated_and_says_so(tiny_sized):
     small, large = tiny_sized(), tiny_sized(size=(384, 288))
     notes = _load(large, find_variant("vitpose_b").layouts[1], small.state_dict())
-    assert notes == ["position embedding interpolated from 16x12 to 24x18"]
+    assert notes == ["position embedding interpolated from 16x12 to 24x18, not fine-tuned"]
     assert torch.equal(large.backbone.pos_embed[:, 0], small.backbone.pos_embed[:, 0])
     with torch.inference_mode():
         assert large(torch.zeros(1, 3, 384, 288)).shape == (1, 17, 96, 72)
@@ -197,7 +197,7 @@ def test_an_mae_file_initialises_the_backbone_but_not_its_last_norm(tiny_sized):
         "backbone.last_norm.bias",
     }
     assert network.backbone.patch_embed.proj.weight[0, 0].sum() == 14 * 14
-    assert len(notes) == 2 and "14x14 to 16x12" in notes[1]
+    assert len(notes) == 2 and "14x14 to 16x12" in notes[0]
 
 
 @pytest.mark.parametrize("nested", ["", "experts."])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.errors import DataError
-from harness.pose.drawing import SIDE_COLOURS, draw_poses, side_by_side
+from harness.pose.drawing import SIDE_COLOURS, dim_regions, draw_poses, on_top_of_each_other, side_by_side
 from harness.pose.skeletons import COCO, CROWDPOSE, MPII
 
 
@@ -91,3 +91,19 @@ def test_what_cannot_be_drawn_is_refused():
         draw_poses(picture(), np.ones((1, 14, 3)))
     with pytest.raises(DataError, match="no pictures"):
         side_by_side([])
+
+
+def test_regions_that_were_not_seen_are_dark_and_the_others_stay_as_they_are():
+    picture = np.full((40, 30, 3), 200, np.uint8)
+    seen = np.zeros((4, 3), dtype=bool)
+    seen[1, 2] = True
+    drawn = dim_regions(picture, seen)
+    assert (drawn[12:18, 22:28] == 200).all(), "inside the frame"
+    assert (drawn[10, 20:30] == 255).all() and (drawn[19, 20:30] == 255).all()
+    assert (drawn[:10] == 50).all() and (drawn[:, :20] == 50).all() and (picture == 200).all()
+
+
+def test_pictures_of_different_widths_stand_on_top_of_each_other():
+    joined = on_top_of_each_other([np.zeros((5, 8, 3), np.uint8), np.zeros((4, 3, 3), np.uint8)], gap=2)
+    assert joined.shape == (11, 8, 3)
+    assert (joined[5:7] == 255).all() and (joined[7:, 3:] == 255).all() and (joined[7:, :3] == 0).all()

@@ -8,7 +8,7 @@ import pytest
 
 from harness.store import Record
 from reports.ablation import load_ablations, stems
-from reports.figures import save
+from reports.canvas import save
 from reports.forest import forest
 from reports.formats import entry, to_console, to_csv, to_html, to_latex, to_markdown
 from reports.report import ablation_tables, write_report

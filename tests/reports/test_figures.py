@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from matplotlib.text import Annotation
 
 from harness.errors import UserError
-from reports.figures import save, tradeoff
+from reports.canvas import save
+from reports.figures import tradeoff
 from reports.labels import Box, place
 from reports.points import curves, figure_axes, pareto, points
 
@@ -95,6 +96,40 @@ def test_cost_is_logarithmic_when_it_spans_more_than_tenfold(made):
     assert (near.axes[0].get_xscale(), far.axes[0].get_xscale()) == ("linear", "log")
     assert "multiply-accumulates" in far.axes[0].get_xlabel()
     assert "Pareto front" in [t.get_text() for t in far.legends[0].get_texts()]
+
+
+def hollow(figure):
+    return [
+        line for line in figure.axes[0].get_lines() if line.get_markerfacecolor() == "white" and len(line.get_xdata())
+    ]
+
+
+def test_published_points_stand_hollow_at_our_cost_beside_ours(made):
+    rows = made.rows(
+        made.row("hrnet_w32", gmacs=7.6, ap=0.72, data="coco_val2017", more={"box_source": "d.json"}),
+        made.row("hrnet_w48", gmacs=15.7, data="coco_val2017", reasons={"accuracy": "no weights"}),
+        made.row("simplebaseline_r50", gmacs=5.4, ap=0.7, data="coco_val188"),
+    )
+    figure = tradeoff(rows, published=True)
+    found = {(line.get_xdata()[0], line.get_ydata()[0]) for line in hollow(figure)}
+    assert found == {(7.6, 74.4), (15.7, 77.6)}  # each of its own kind of boxes
+    assert "hollow: published" in [t.get_text() for t in figure.legends[0].get_texts()]
+    assert "hrnet_w48" in [t.get_text() for t in labels(figure)]
+    assert not hollow(tradeoff(rows))
+
+
+def test_forty_points_all_get_a_label_and_none_collides(made):
+    rng = np.random.default_rng(1)
+    rows = []
+    for i in range(40):
+        gmacs = float(10 ** rng.uniform(0.3, 2))
+        ap = float(0.6 + 0.08 * np.log10(gmacs) + rng.normal(0, 0.015))
+        rows.append(made.row(f"method_{i} knob={i}", method=f"m{i % 8}", gmacs=gmacs, ap=ap))
+    figure = tradeoff(made.rows(*rows))
+    figure.draw_without_rendering()
+    boxes = [t.get_window_extent() for t in labels(figure)]
+    assert len(boxes) == 40
+    assert sum(overlap(a, b) for a, b in itertools.combinations(boxes, 2)) == 0
 
 
 def test_there_is_no_figure_without_an_ap(made):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.cost.roofline import IMPOSSIBLE
-from reports.figures import latency_distributions, save
+from reports.canvas import save
 from reports.report import write_report
+from reports.strips import latency_distributions
 from reports.tables import build_table
 
 PEAK = {"gemm": 40.0, "convolution": 60.0, "dtype": "float32", "device": "cpu", "threads": 2}

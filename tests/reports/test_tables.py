@@ -240,7 +240,7 @@ def test_published_figures_are_compared_only_under_the_same_boxes_and_images(mad
         made.row("a", variant="hrnet_w32", ap=0.76, data="coco_val2017"),
         made.row("b", variant="hrnet_w32", ap=0.75, data="coco_val2017", more={"box_source": "det.json (sha 1)"}),
         made.row("c", variant="hrnet_w32", ap=0.74),
-        made.row("vitpose_b", gmacs=17.0, ap=0.758, data="coco_val2017"),
+        made.row("vitpose_b", gmacs=17.0, ap=0.758, data="coco_val2017", protocol={"decoder": "udp_dark"}),
         made.row("nobody", gmacs=7.1, ap=0.74),
     )
     table = build_table(rows, published=True)
@@ -249,12 +249,22 @@ def test_published_figures_are_compared_only_under_the_same_boxes_and_images(mad
     assert difference[1].value == pytest.approx(75.0 - ours[1].value) and ours[1].value != 76.5
     assert difference[2].value is None and "other images" in difference[2].reason
     assert difference[3].text == "boxes differ" and "detections in the source" in difference[3].reason
-    assert ours[4].value is None and "hrnet_coco.md" in to_markdown(table)
+    assert ours[4].value is None and "HRNet-official" in to_markdown(table)
+
+
+def test_the_published_ap_is_that_of_the_same_decoder(made):
+    rows = [
+        made.row(f"hrnet_w32 {d}", variant="hrnet_w32", ap=0.74, protocol={"decoder": d}, more={"box_source": "d.json"})
+        for d in ("quarter", "argmax", "dark", "soft_argmax")
+    ]
+    table = build_table(made.rows(*rows), published=True)
+    assert [v.value for v in column(table, "published_ap")] == [74.4, 72.3, 75.7, None]
 
 
 def test_the_table_does_without_torch():
     code = (
-        "import sys, reports.report, reports.figures, harness.cli.report, harness.frame; print('torch' in sys.modules)"
+        "import sys, reports.report, reports.families, reports.strips, harness.cli.report, harness.frame; "
+        "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

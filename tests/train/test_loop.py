@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,7 +15,7 @@ from harness.data.coco import Dataset, ImageInfo, Person
 from harness.errors import MeasurementError, UserError
 from harness.method import Variant
 from harness.pose.skeletons import COCO
-from harness.train import loop
+from harness.train import loop, state
 from harness.train.recipes import Augmentation, Recipe
 
 SIZE = (64, 48)
@@ -76,10 +70,11 @@ def dataset(tmp_path_factory):
     return make(tmp_path_factory.mktemp("images"))
 
 
-def run(dataset, out, network=None, recipe=RECIPE, **options):
+def run(dataset, out, network=None, recipe=RECIPE, seed=0, metadata=None, **options):
     network = network or Toy()
-    options = {"workers": 0, "quiet": True, **options}
-    return loop.train(network, VARIANT, recipe, dataset, out=out, **options), network
+    options = loop.Options(**{"workers": 0, "quiet": True, **options})
+    result = loop.train(network, VARIANT, recipe, dataset, out=out, seed=seed, metadata=metadata, options=options)
+    return result, network
 
 
 def weights(path):
@@ -146,10 +141,11 @@ def test_a_state_of_another_recipe_is_refused(dataset, tmp_path):
         run(dataset, tmp_path, recipe=Recipe(epochs=4, batch=3, lr=2e-3))
 
 
-def test_a_loss_that_is_not_finite_names_step_and_persons_and_keeps_the_last_good_state(dataset, tmp_path):
-    with pytest.raises(MeasurementError, match="diverged at step 7: heatmap nan") as caught:
+def test_a_loss_that_is_not_finite_names_step_persons_and_parameters_and_keeps_the_last_good_state(dataset, tmp_path):
+    with pytest.raises(MeasurementError, match="diverged at step 7: loss nan, heatmap nan, size 0") as caught:
         run(dataset, tmp_path, Toy(poison_at=7))
     assert "persons 10" in caught.value.where
+    assert "all parameters are finite; gradients that are not: body.0.weight" in caught.value.what
     assert sorted(p.name for p in (tmp_path / "state").iterdir()) == ["state-000000003.pt", "state-000000006.pt"]
     assert not (tmp_path / "toy.safetensors").exists()
 
@@ -184,34 +180,6 @@ def test_the_weights_file_says_what_made_it(dataset, tmp_path):
     assert json.loads(facts["recipe"])["epochs"] == 4
 
 
-def by_kind(module, recipe):
-    slow = [p for n, p in module.named_parameters() if n.endswith("bias")]
-    rest = [p for n, p in module.named_parameters() if not n.endswith("bias")]
-    return [{"params": slow, "lr": recipe.lr * 0.5, "weight_decay": 0.0}, {"params": rest}]
-
-
-def test_parameter_groups_keep_their_own_rate_under_the_schedule(dataset, tmp_path):
-    recipe = Recipe(
-        epochs=2, batch=8, lr=1e-2, optimiser="adamw", weight_decay=0.1, milestones=(1,), clip_norm=1.0, groups=by_kind
-    )
-    run(dataset, tmp_path, recipe=recipe)
-    state = torch.load(tmp_path / "state" / "state-000000002.pt", weights_only=True)
-    groups = state["optimiser"]["param_groups"]
-    assert [g["lr"] for g in groups] == pytest.approx([5e-4, 1e-3])
-    assert [g["weight_decay"] for g in groups] == [0.0, 0.1]
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
-)
-def test_the_optimiser_is_the_one_of_the_recipe(name, kind):
-    network = Toy()
-    network.body[0].requires_grad_(False)
-    made = loop.optimiser(network, Recipe(epochs=1, batch=1, lr=0.1, optimiser=name, weight_decay=0.2))
-    assert type(made) is kind and made.defaults["weight_decay"] == 0.2
-    assert len(made.param_groups[0]["params"]) == len(list(network.parameters())) - 2
-
-
 def test_a_bfloat16_forward_learns_with_float32_weights(dataset, tmp_path):
     recipe = Recipe(epochs=10, batch=8, lr=5e-3)
     result, network = run(dataset, tmp_path, recipe=recipe, precision="bfloat16")
@@ -232,33 +200,137 @@ def test_what_has_no_losses_cannot_be_trained(dataset, tmp_path):
         run(dataset, tmp_path, nn.Conv2d(3, 3, 1))
 
 
-_CHILD = """
-import importlib.util, sys
-from pathlib import Path
-spec = importlib.util.spec_from_file_location("toy_tests", sys.argv[1])
-toy = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(toy)
-out = Path(sys.argv[2])
-toy.run(toy.make(out / "images"), out / "run", save_every=3, recipe=toy.LONG)
-"""
-LONG = Recipe(epochs=60, batch=3, lr=1e-3, augmentation=Augmentation(rotation=20))
+class Exploding(Toy):
+    """Its loss is multiplied from one step on."""
+
+    def losses(self, batch, progress):
+        found = super().losses(batch, progress)
+        return {name: loss * (1e6 if progress.step >= 11 else 1) for name, loss in found.items()}
 
 
-@pytest.mark.slow
-def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path):
-    dataset = make(tmp_path / "images")
-    whole, _ = run(dataset, tmp_path / "whole", recipe=LONG)
-    command = [sys.executable, "-c", _CHILD, str(Path(__file__)), str(tmp_path)]
-    kills = 0
-    for seconds in (0.05, 0.2, 0.35):
-        child = subprocess.Popen(command)
-        states = tmp_path / "run" / "state"
-        known = set(states.glob("*.pt"))
-        while set(states.glob("*.pt")) == known and child.poll() is None:
-            time.sleep(0.01)
-        time.sleep(seconds)
-        os.kill(child.pid, signal.SIGKILL)
-        kills += child.wait() == -signal.SIGKILL
-    assert kills >= 1
-    result, _ = run(dataset, tmp_path / "run", recipe=LONG, save_every=3)
-    assert equal_bits(whole.weights, result.weights)
+def test_a_loss_that_explodes_stops_the_run_before_its_weights_move(dataset, tmp_path):
+    recipe = Recipe(epochs=6, batch=3, lr=1e-3)
+    with pytest.raises(MeasurementError, match=r"diverged at step 11: .*times that of the first steps") as caught:
+        run(dataset, tmp_path, Exploding(), recipe)
+    assert "largest gradients: body." in caught.value.what
+    assert (tmp_path / "state" / "state-000000009.pt").is_file() and not (tmp_path / "toy.safetensors").exists()
+
+
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_batch_that_does_not_fit_suggests_accumulation(dataset, tmp_path, fault, monkeypatch):
+    def losses(self, batch, progress):
+        raise fault
+
+    monkeypatch.setattr(Toy, "losses", losses)
+    with pytest.raises(UserError, match="a batch of 3 does not fit into memory") as caught:
+        run(dataset, tmp_path)
+    assert "--accumulate 2" in caught.value.hint
+
+
+def test_other_faults_of_a_network_pass_through(dataset, tmp_path, monkeypatch):
+    def losses(self, batch, progress):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(Toy, "losses", losses)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(dataset, tmp_path)
+
+
+def test_a_full_disk_keeps_the_state_before_and_the_run_goes_on_from_it(dataset, tmp_path, monkeypatch):
+    whole, _ = run(dataset, tmp_path / "whole")
+    save = state.save
+
+    def fails(folder, step, content):
+        if step == 6:
+            raise OSError(28, "No space left on device")
+        return save(folder, step, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "save", fails)
+        with pytest.raises(MeasurementError, match="the disk is full"):
+            run(dataset, tmp_path / "parts")
+    result, network = run(dataset, tmp_path / "parts")
+    assert network.seen[0][1] == 3 and equal_bits(whole.weights, result.weights)
+
+
+def test_a_run_that_is_out_of_time_saves_and_goes_on_to_the_same_bits(dataset, tmp_path):
+    whole, _ = run(dataset, tmp_path / "whole")
+    parts = [run(dataset, tmp_path / "parts", stop_after=0)[0] for _ in range(2)]
+    assert [(part.done, part.steps) for part in parts] == [(False, 1), (False, 2)]
+    assert not parts[0].weights.exists()
+    last, _ = run(dataset, tmp_path / "parts")
+    assert last.done and equal_bits(whole.weights, last.weights)
+
+
+class Plain(Toy):
+    """Without batch norm and dropout, so that pieces of a batch know nothing of one another."""
+
+    def __init__(self):
+        super().__init__()
+        self.body[1], self.body[5] = nn.Identity(), nn.Identity()
+
+
+@pytest.mark.parametrize("pieces", [2, 3])
+def test_a_batch_in_pieces_is_the_whole_batch(dataset, tmp_path, pieces):
+    recipe = Recipe(epochs=3, batch=5, lr=1e-3, clip_norm=0.1)
+    run(dataset, tmp_path / "whole", Plain(), recipe)
+    run(dataset, tmp_path / "pieces", Plain(), recipe, accumulate=pieces)
+    whole, divided = (
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "pieces")
+    )
+    for name in ("loss", "heatmap", "size"):
+        assert [line[name] for line in divided] == pytest.approx([line[name] for line in whole], rel=1e-5)
+
+
+def test_the_best_weights_are_those_of_the_highest_ap_also_after_a_resume(dataset, tmp_path):
+    scores = iter([0.3, 0.5, 0.4, 0.2])
+
+    def validate(network):
+        return {"ap": next(scores)}
+
+    def interrupted(network):
+        if network.seen[-1][0] == 2:
+            raise KeyboardInterrupt
+        return validate(network)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset, tmp_path, validate=interrupted, validate_every=1)
+    result, _ = run(dataset, tmp_path, validate=validate, validate_every=1)
+    with safe_open(str(result.best), "pt") as file:
+        facts = file.metadata()
+    assert (facts["steps"], json.loads(facts["scores"])) == ("6", {"ap": 0.5})
+    assert not equal_bits(result.best, result.weights)
+
+
+def test_the_running_mean_of_the_weights_is_what_is_validated_and_written(dataset, tmp_path):
+    recipe = Recipe(epochs=2, batch=8, lr=1e-2, ema=0.5)
+    seen = []
+    result, network = run(dataset, tmp_path, recipe=recipe, validate=lambda n: seen.append(n) or {}, validate_every=1)
+    written, trained = weights(result.weights), network.state_dict()
+    assert seen[0] is not network and written.keys() == trained.keys()
+    assert not torch.equal(written["body.0.weight"], trained["body.0.weight"])
+    assert torch.equal(written["body.1.running_mean"], trained["body.1.running_mean"])
+    whole, _ = run(dataset, tmp_path / "whole", recipe=recipe)
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset, tmp_path / "parts", Toy(fail_at=1), recipe=recipe)
+    parts, _ = run(dataset, tmp_path / "parts", recipe=recipe)
+    assert equal_bits(whole.weights, parts.weights)
+
+
+def test_a_recipe_for_another_input_size_is_refused(dataset, tmp_path):
+    with pytest.raises(UserError, match="for an input of 256x192, the network takes 64x48") as caught:
+        run(dataset, tmp_path, recipe=Recipe(epochs=1, batch=8, lr=1e-3, input_size=(256, 192)))
+    assert "--set recipe.input_size=64x48" in caught.value.hint
+
+
+def test_norms_are_synchronised_on_gpus_only(dataset, tmp_path):
+    with pytest.raises(UserError, match="between GPUs only"):
+        run(dataset, tmp_path, sync_norms=True)
+
+
+def test_a_run_counts_steps_where_its_recipe_does(dataset, tmp_path):
+    result, network = run(dataset, tmp_path, recipe=Recipe(epochs=99, steps=4, batch=3, lr=1e-3, milestones=(2,)))
+    assert result.steps == 4 and network.seen == [(0, 0), (0, 1), (0, 2), (1, 3)]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["lr"] for line in lines] == pytest.approx([1e-4, 1e-4])

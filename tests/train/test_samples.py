@@ -13,9 +13,9 @@ from harness.data.coco import Dataset, ImageInfo, Person
 from harness.errors import DataError
 from harness.method import PoseProtocol
 from harness.pose.skeletons import COCO
-from harness.predict import Normaliser
 from harness.train.recipes import Augmentation, Recipe, TargetSpec
-from harness.train.samples import Order, PersonCrops, loader, to_batch
+from harness.train.samples import PersonCrops
+from harness.train.stream import Order, loader
 
 RECIPE = Recipe(epochs=2, batch=3, lr=1e-3, augmentation=Augmentation(scale=0.2, rotation=30, half_body=0))
 SIZE = (64, 48)
@@ -79,25 +79,11 @@ def test_a_sample_depends_on_seed_epoch_and_person_alone(tmp_path):
     assert not np.array_equal(first.sample(1, 2).joints, crops(dataset, seed=4).sample(1, 2).joints)
 
 
-def test_every_epoch_is_another_permutation_of_all_samples():
-    batches = list(Order(10, 4, 2, seed=1))
-    assert [len(b) for b in batches] == [4, 4, 2, 4, 4, 2]
-    epochs = [[i for b in batches[k : k + 3] for _, i in b] for k in (0, 3)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
-    assert epochs[0] != epochs[1]
-    assert [epoch for b in batches for epoch, _ in b] == [0] * 10 + [1] * 10
-
-
-def test_an_order_that_starts_within_an_epoch_gives_the_rest_of_the_same_batches():
-    assert list(Order(10, 4, 3, seed=1, start=4)) == list(Order(10, 4, 3, seed=1))[4:]
-    assert len(Order(10, 4, 3, seed=1, start=4)) == 5
-
-
 def test_targets_peak_on_the_moved_joints_and_the_image_shows_them_there(tmp_path):
     found = crops(make(tmp_path))
     for epoch in range(6):
         sample = found.sample(epoch, 0)
-        maps = found.stack([sample]).target[0].numpy()
+        maps = found.collate([sample]).target[0].numpy()
         for joint in (9, 10):
             x, y = sample.joints[joint]
             if not (3 < x < SIZE[1] - 4 and 3 < y < SIZE[0] - 4):
@@ -110,7 +96,7 @@ def test_targets_peak_on_the_moved_joints_and_the_image_shows_them_there(tmp_pat
 def test_a_batch_is_normalised_as_the_protocol_says(tmp_path):
     found = crops(make(tmp_path))
     stacked = next(iter(loader(found, Order(5, 3, 1), workers=0, device=torch.device("cpu"))))
-    batch = to_batch(stacked, Normaliser(PoseProtocol(), torch.device("cpu")))
+    batch = found.to_batch(stacked, torch.device("cpu"))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     wanted = ((stacked.images / 255 - mean) / std).permute(0, 3, 1, 2)
     torch.testing.assert_close(batch.images, wanted)
@@ -120,5 +106,5 @@ def test_a_batch_is_normalised_as_the_protocol_says(tmp_path):
 
 def test_simcc_targets_arrive_as_a_pair(tmp_path):
     recipe = dataclasses.replace(RECIPE, target=TargetSpec("simcc", 6.0))
-    stacked = crops(make(tmp_path), recipe).stack([crops(make(tmp_path), recipe).sample(0, i) for i in range(2)])
+    stacked = crops(make(tmp_path), recipe).collate([crops(make(tmp_path), recipe).sample(0, i) for i in range(2)])
     assert [tuple(t.shape) for t in stacked.target] == [(2, 17, 96), (2, 17, 128)]

@@ -15,6 +15,7 @@ from harness.pose.skeletons import COCO
 from methods.parts import vit
 from methods.parts.oks_target import biased_oks, biased_pck, peaks
 from methods.parts.sharpose import kept_count
+from methods.parts.vit_recipe import layer_decay_groups
 
 
 def _written_out(attention, x):
@@ -88,7 +89,7 @@ def test_layers_learn_slower_the_deeper_they_lie_and_vectors_do_not_decay():
     module.backbone.blocks = vit.blocks(8, 2, 2, eps=1e-6)
     module.backbone.pos_embed = nn.Parameter(torch.zeros(1, 4, 8))
     module.head = nn.Linear(8, 2)
-    groups = vit.layer_decay_groups(module, SimpleNamespace(lr=1.0, weight_decay=0.1), rate=0.5)
+    groups = layer_decay_groups(module, SimpleNamespace(lr=1.0, weight_decay=0.1), rate=0.5)
     rate = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
     assert rate[id(module.backbone.pos_embed)] == (0.125, 0.0)
     assert rate[id(module.backbone.blocks[0].mlp.fc1.weight)] == (0.25, 0.1)
