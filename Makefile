@@ -72,3 +72,8 @@ gate-selftest: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test
 	$(PYTEST) -m benchmark_suite -s tests/benchmarks
+
+# on a CUDA machine, with the interpreter that is there: installs nothing, resumes, at most 8 minutes a call
+.PHONY: gpu
+gpu:
+	$(PYTHON) tests/benchmarks/gpu.py $(ARGS)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from reports.canvas import COLOURS, MARKERS, between, label_points, legible, logarithmic, pixel, plain_axes, sheet
@@ -49,6 +50,11 @@ def tradeoff(rows: Sequence[RowData], x: str = "gmacs", y: str = "ap", *, publis
     return figure
 
 
+def _crammed(found: Sequence[Point]) -> bool:
+    """So many points that each is a speck: drawn as pixels in every format, which is a tenth of the work."""
+    return len(found) >= _CRAMMED
+
+
 def _describe(axes: Axes, found: Sequence[Point], across: Axis, up: Axis) -> None:
     axes.set_xlabel(_titled(across, [p.x for p in found]))
     axes.set_ylabel(_titled(up, [p.y for p in found]))
@@ -68,14 +74,17 @@ def _styles(found: Sequence[Point]) -> dict[str, tuple[str, str]]:
 
 
 def _draw_points(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]]) -> None:
+    crammed = _crammed(found)
     for method in dict.fromkeys(p.row.method for p in found):
         own = [p for p in found if p.row.method == method]
         colour, marker = styles[method]
         xs, ys = zip(*(p.at for p in own), strict=True)
         bars: dict[str, Any] = {"xerr": errors([p.x for p in own]), "yerr": errors([p.y for p in own])}
-        axes.errorbar(xs, ys, **bars, fmt="none", ecolor=colour, elinewidth=0.9, capsize=2, zorder=3)
+        drawn: dict[str, Any] = {"rasterized": crammed, "capsize": 0 if crammed else 2}
+        axes.errorbar(xs, ys, **bars, fmt="none", ecolor=colour, elinewidth=0.9, **drawn, zorder=3)
         style: dict[str, Any] = {"marker": marker, "color": colour, "markersize": 6.5, "linestyle": ""}
-        axes.plot(xs, ys, **style, markeredgecolor="white", markeredgewidth=0.6, label=legible(method), zorder=3.5)
+        style |= {"markeredgecolor": "white", "markeredgewidth": 0.6, "rasterized": crammed}
+        axes.plot(xs, ys, **style, label=legible(method), zorder=3.5)
 
 
 def _draw_published(
@@ -103,9 +112,10 @@ def errors(values: Sequence[Value]) -> np.ndarray:
 
 def _draw_lines(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]]) -> None:
     """Curves of swept numbers, and the Pareto front as a step line to the right edge."""
-    for curve in curves(found):
-        colour = styles[curve[0].row.method][0]
-        axes.plot(*zip(*(p.at for p in curve), strict=True), color=colour, linewidth=0.9, zorder=2)
+    swept = curves(found)
+    colours = [styles[curve[0].row.method][0] for curve in swept]
+    lines = [[p.at for p in curve] for curve in swept]
+    axes.add_collection(LineCollection(lines, colors=colours, linewidths=0.9, zorder=2, rasterized=_crammed(found)))
     if len(found) > 1:
         front = [found[i].at for i in pareto([p.at for p in found])]
         limits = axes.get_xlim()
@@ -125,7 +135,7 @@ def _draw_labels(axes: Axes, found: Sequence[Point], printed: Sequence[Point]) -
     """A label beside each point, on the front first; a published one is named where there is none of ours."""
     measured = {id(p.row) for p in found}
     named = [*(found[i] for i in _priority(found)), *(p for p in printed if id(p.row) not in measured)][:_MOST_LABELS]
-    soft = [*_bars(axes, found), *_segments(axes, found)] if len(found) < _CRAMMED else []
+    soft = [*_bars(axes, found), *_segments(axes, found)] if not _crammed(found) else []
     taken = [p.at for p in (*found, *printed)]
     label_points(axes, [p.at for p in named], [legible(p.label) for p in named], hard=taken, soft=soft)
 

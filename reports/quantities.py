@@ -65,7 +65,8 @@ def gmacs(row: RowData, per: str = "forward", scale: float = 1.0) -> Value:
 
 def _gmacs(row: RowData, per: str, scale: float) -> Value:
     measured = _mapping(_mapping(row.result("accuracy").get("cost")).get(f"gmacs_per_{per}"))
-    if measured and (varies(measured) or "cost" not in row.records):
+    dynamic = bool(row.result("cost").get("trace"))  # then the cost record is that of everybody refined
+    if measured and (dynamic or varies(measured) or "cost" not in row.records):
         spread = [measured.get(n) for n in ("p5", "p95", "sd")] if varies(measured) else []
         return Value.number(measured.get("mean"), *spread, scale=scale)
     if "cost" not in row.records:

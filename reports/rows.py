@@ -151,5 +151,8 @@ def plain_text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
-    lines = "; ".join(part.strip() for part in str(value).splitlines() if part.strip())
+    text = str(value)
+    if text.isprintable():  # also: of one line
+        return text.strip()
+    lines = "; ".join(part.strip() for part in text.splitlines() if part.strip())
     return "".join(c if c.isprintable() else "?" for c in lines)

@@ -53,6 +53,12 @@ def test_a_rounding_error_in_the_sd_makes_no_cost_vary(made):
     assert column(table, "gmacs")[0] == Value(value=5.0) and "±" not in to_markdown(table)
 
 
+def test_the_cost_of_a_threshold_at_which_everybody_leaves_early_is_that_of_the_early_exit(made):
+    row = made.row("sharpose_s", gmacs=2.0, ap=0.7)
+    row["records"]["cost"] = made.put("cost", "everybody", {"gmacs": 5.0, "trace": {"exit": [1]}})
+    assert column(build_table(made.rows(row)), "gmacs")[0] == Value(value=2.0)
+
+
 def test_a_median_of_few_samples_says_that_it_has_no_interval(made):
     row = made.row("a", gmacs=1.0)
     result = made.latency(9.0, 1)
