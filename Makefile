@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-binary xtcocotools -e ".[onnx,crowdpose,test]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-binary xtcocotools -e ".[onnx,crowdpose,train,test]"
 	touch $@
 
 # ---------------------------------------------------------------------------------------------------------------

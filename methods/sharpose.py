@@ -331,9 +331,7 @@ _LARGE = replace(
     groups=partial(shared.layer_decay_groups, rate=0.70),
     source="AnxQ/sharpose@89ffc1b, config of base 384x288",
 )
-_QUICK = Recipe(
-    epochs=25, target=_TARGET, augmentation=Augmentation(**shared.LIGHT), trunk="vitpose", **shared.QUICK
-)
+_QUICK = Recipe(epochs=25, target=_TARGET, augmentation=Augmentation(**shared.LIGHT), trunk="vitpose", **shared.QUICK)
 
 
 def _small(**options: Any) -> nn.Module:

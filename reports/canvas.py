@@ -115,7 +115,8 @@ def label_points(
         for text in texts
     ]
     anchors, extents = [pixel(axes, *at) for at in places], [text.get_window_extent() for text in written]
-    markers = [Box(x - 5, y - 5, x + 5, y + 5) for x, y in (pixel(axes, *at) for at in hard)]
+    taken = axes.transData.transform(np.array(hard, dtype=float).reshape(-1, 2))
+    markers = [Box(x - 5, y - 5, x + 5, y + 5) for x, y in taken.tolist()]
     room = axes.get_window_extent()
     boxes = place(
         anchors,

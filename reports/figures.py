@@ -51,20 +51,22 @@ def tradeoff(rows: Sequence[RowData], x: str = "gmacs", y: str = "ap", *, publis
 
 
 def _crammed(found: Sequence[Point]) -> bool:
-    """So many points that each is a speck: drawn as pixels in every format, which is a tenth of the work."""
+    """So many points that each is a speck: bars would hide them, and they are drawn as pixels in every format."""
     return len(found) >= _CRAMMED
 
 
 def _describe(axes: Axes, found: Sequence[Point], across: Axis, up: Axis) -> None:
-    axes.set_xlabel(_titled(across, [p.x for p in found]))
-    axes.set_ylabel(_titled(up, [p.y for p in found]))
+    some = " (of the labelled points)" if _crammed(found) else ""
+    axes.set_xlabel(_titled(across, [p.x for p in found], some))
+    axes.set_ylabel(_titled(up, [p.y for p in found], some))
     logarithmic(axes, [p.at[0] for p in found])
     plain_axes(axes)
     axes.margins(0.12)
 
 
-def _titled(axis: Axis, values: Sequence[Value]) -> str:
-    return f"{axis.title}\n{axis.spread}" if axis.spread and any(v.low is not None for v in values) else axis.title
+def _titled(axis: Axis, values: Sequence[Value], some: str) -> str:
+    barred = axis.spread and any(v.low is not None for v in values)
+    return f"{axis.title}\n{axis.spread}{some}" if barred else axis.title
 
 
 def _styles(found: Sequence[Point]) -> dict[str, tuple[str, str]]:
@@ -74,17 +76,23 @@ def _styles(found: Sequence[Point]) -> dict[str, tuple[str, str]]:
 
 
 def _draw_points(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]]) -> None:
+    """Markers, and the bars of those that have a label where there are too many for all."""
     crammed = _crammed(found)
+    barred = {id(found[i]) for i in _priority(found)[:_MOST_LABELS]} if crammed else set(map(id, found))
     for method in dict.fromkeys(p.row.method for p in found):
         own = [p for p in found if p.row.method == method]
         colour, marker = styles[method]
-        xs, ys = zip(*(p.at for p in own), strict=True)
-        bars: dict[str, Any] = {"xerr": errors([p.x for p in own]), "yerr": errors([p.y for p in own])}
-        drawn: dict[str, Any] = {"rasterized": crammed, "capsize": 0 if crammed else 2}
-        axes.errorbar(xs, ys, **bars, fmt="none", ecolor=colour, elinewidth=0.9, **drawn, zorder=3)
+        _draw_bars(axes, [p for p in own if id(p) in barred], colour)
         style: dict[str, Any] = {"marker": marker, "color": colour, "markersize": 6.5, "linestyle": ""}
         style |= {"markeredgecolor": "white", "markeredgewidth": 0.6, "rasterized": crammed}
-        axes.plot(xs, ys, **style, label=legible(method), zorder=3.5)
+        axes.plot(*zip(*(p.at for p in own), strict=True), **style, label=legible(method), zorder=3.5)
+
+
+def _draw_bars(axes: Axes, own: Sequence[Point], colour: str) -> None:
+    if own:
+        xs, ys = zip(*(p.at for p in own), strict=True)
+        bars: dict[str, Any] = {"xerr": errors([p.x for p in own]), "yerr": errors([p.y for p in own])}
+        axes.errorbar(xs, ys, **bars, fmt="none", ecolor=colour, elinewidth=0.9, capsize=2, zorder=3)
 
 
 def _draw_published(

@@ -7,6 +7,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from reports.model import Column, Table, Value
@@ -110,6 +111,7 @@ def _piped(entries: Iterator[str]) -> str:
     return f"| {' | '.join(entries)} |"
 
 
+@lru_cache(maxsize=10_000)
 def escape_markdown(text: str) -> str:
     """Text that GitHub shows as it is: no HTML, links, emphasis, mathematics or table cells come out of it."""
     safe = html.escape(text, quote=False)

@@ -43,14 +43,24 @@ def system_tables_of(store: Store, manifest: Mapping[str, Any]) -> list[Table]:
     return list(system_tables(load_system(store, manifest)).values())
 
 
-def write_report(store: Store, manifest: Mapping[str, Any], folder: Path, *, figures: bool = True) -> list[Path]:
+def write_report(
+    store: Store,
+    manifest: Mapping[str, Any],
+    folder: Path,
+    *,
+    figures: bool = True,
+    rows: Sequence[RowData] | None = None,
+    table: Table | None = None,
+) -> list[Path]:
     """Write report.md, the tables and the figures into `folder`; the files, report.md first.
 
+    `rows`, `table`: those of the manifest, where they were read already: a large run takes seconds to read.
     The same manifest and records give the same bytes. Raises UserError for what is no run manifest, and for a folder
     that cannot be written.
     """
-    rows = load_rows(store, manifest)
-    table, ablations = table_of(rows, manifest), load_ablations(store, manifest, rows)
+    rows = load_rows(store, manifest) if rows is None else rows
+    table = table or table_of(rows, manifest)
+    ablations = load_ablations(store, manifest, rows)
     system = load_system(store, manifest)
     paper = {**_paper_tables(manifest, rows), **system_tables(system)}
     drawn = {**_draw(rows, manifest), **_draw_system(system)} if figures else {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from reports import quantities as q
@@ -40,21 +41,25 @@ def latency_distributions(rows: Sequence[RowData]) -> Figure | None:
             _draw_strips(axes, name, found)
         handles, names = grid[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=3, frameon=False)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not for each format
     return figure
 
 
 def _draw_strips(axes: Axes, name: str, found: Sequence[_Strip]) -> None:
     jitter = np.random.default_rng(0)
     methods = list(dict.fromkeys(row.method for row, _ in found))
-    for at, (row, result) in enumerate(found):
-        colour = COLOURS[methods.index(row.method) % len(COLOURS)]
-        times = np.array([s["wall_ms"] for s in result["samples"]], dtype=np.float64)
-        starved = np.array([bool(s.get("starved")) for s in result["samples"]])
-        places = at + jitter.uniform(-0.22, 0.22, len(times))
-        style: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 3.5, "color": colour}
-        axes.plot(times[~starved], places[~starved], **style, markeredgewidth=0, alpha=0.55, zorder=2)
-        axes.plot(times[starved], places[starved], **style, markerfacecolor="none", markeredgewidth=0.7, zorder=2)
-        _draw_median(axes, at, q.from_latency(row, name, "median"))
+    times = [np.array([s["wall_ms"] for s in result["samples"]], dtype=np.float64) for _, result in found]
+    starved = [np.array([bool(s.get("starved")) for s in result["samples"]]) for _, result in found]
+    heights = [at + jitter.uniform(-0.22, 0.22, len(samples)) for at, samples in enumerate(times)]
+    for i, method in enumerate(methods):
+        own = [at for at, (row, _) in enumerate(found) if row.method == method]
+        xs, ys, hollow = (np.concatenate([values[at] for at in own]) for values in (times, heights, starved))
+        style: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 3.5, "color": COLOURS[i % len(COLOURS)]}
+        axes.plot(xs[~hollow], ys[~hollow], **style, markeredgewidth=0, alpha=0.55, zorder=2)
+        axes.plot(xs[hollow], ys[hollow], **style, markerfacecolor="none", markeredgewidth=0.7, zorder=2)
+    medians = [line for at, (row, _) in enumerate(found) for line in _median(at, q.from_latency(row, name, "median"))]
+    axes.add_collection(LineCollection(medians, colors="black", linewidths=1.2, zorder=3))
     # the legend is of shapes: neutral, whatever the first row's colour and samples
     legend: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 3.5, "color": "0.3"}
     axes.plot([], [], **legend, markeredgewidth=0, label="timed call")
@@ -63,12 +68,14 @@ def _draw_strips(axes: Axes, name: str, found: Sequence[_Strip]) -> None:
     _describe_strips(axes, name, found)
 
 
-def _draw_median(axes: Axes, at: int, median: Value) -> None:
+def _median(at: int, median: Value) -> list[list[tuple[float, float]]]:
+    """The lines of one strip: the median across it, its interval along it."""
     if median.value is None:
-        return
-    axes.plot([median.value] * 2, [at - 0.32, at + 0.32], color="black", linewidth=1.2, zorder=3)
-    if median.low is not None and median.high is not None:
-        axes.plot([median.low, median.high], [at, at], color="black", linewidth=1.2, zorder=3)
+        return []
+    across = [(median.value, at - 0.32), (median.value, at + 0.32)]
+    if median.low is None or median.high is None:
+        return [across]
+    return [across, [(median.low, float(at)), (median.high, float(at))]]
 
 
 def _describe_strips(axes: Axes, name: str, found: Sequence[_Strip]) -> None:

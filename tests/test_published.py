@@ -223,3 +223,34 @@ def test_the_harness_counts_what_the_witness_counts(variant):
         {n: witness(variant, (256, 192))[n] for n in ("macs", "hrnet-readme")}, rel=1e-12
     )
     assert counted["mmcv"] == pytest.approx(witness(variant, (256, 192))["mmcv"], rel=2e-3)
+
+
+@pytest.mark.slow
+def test_torchvision_counts_a_square_image_with_one_person_or_nobody():
+    """Multiply-accumulates of its parts: trunk and proposals at 800x800, box head on 1000 regions, keypoint head."""
+    torchvision = pytest.importorskip("torchvision")
+    count = 0
+
+    def hook(module, inputs, output):
+        nonlocal count
+        if isinstance(module, nn.Linear):
+            count += module.weight.numel() * (output.numel() // module.out_features)
+        elif isinstance(module, _COUNTED):
+            map_ = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+            count += module.weight.numel() * output.shape[0] * prod(map_.shape[2:])
+
+    with torch.device("meta"), torch.inference_mode():
+        network = torchvision.models.detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
+        for module in network.modules():
+            module.register_forward_hook(hook)
+        network.rpn.head(list(network.backbone(torch.empty(1, 3, 800, 800)).values()))
+        heads = network.roi_heads
+        heads.box_predictor(heads.box_head(torch.empty(1000, 256, 7, 7)))
+        nobody = count
+        heads.keypoint_predictor(heads.keypoint_head(torch.empty(1, 256, 14, 14)))
+    rows = OURS[OURS["our_variant"] == "keypointrcnn_r50_tv"]
+    printed = {row["gflops_text"]: row for row in rows.to_dict("records")}
+    for text, macs, found in (("133.92", nobody, "nobody"), ("137.42", count, "one person")):
+        verdict = reproduction(printed[text], {"macs": macs / 1e9})
+        assert verdict.reproduced and verdict.convention == printed[text]["convention"] == "macs"
+        assert found in printed[text]["note"] and size_of(printed[text]) == (800, 800)

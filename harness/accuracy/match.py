@@ -13,8 +13,22 @@ import numpy as np
 
 from harness.accuracy.inputs import Detections, GroundTruth
 
-__all__ = ["CROWDED", "FALSE_POSITIVE", "IGNORED", "THRESHOLDS", "TRUE_POSITIVE", "Matches", "candidates",
-           "greedy_steps", "match", "match_groups", "match_pairs", "oks_pairs", "pairs_by_image", "within_area"]  # fmt: skip
+__all__ = [
+    "CROWDED",
+    "FALSE_POSITIVE",
+    "IGNORED",
+    "THRESHOLDS",
+    "TRUE_POSITIVE",
+    "Matches",
+    "candidates",
+    "greedy_steps",
+    "match",
+    "match_groups",
+    "match_pairs",
+    "oks_pairs",
+    "pairs_by_image",
+    "within_area",
+]
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2

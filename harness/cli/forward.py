@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
-from harness.errors import DataError, SuiteError, UserError
+from harness.errors import DataError, UserError
 from harness.method import Predictor, Size, Variant, find_variant
 from harness.suite_file import named_value, parse_value
 

@@ -72,7 +72,7 @@ def report(
         return
     rows = load_rows(keep, manifest)
     table, verdicts = table_of(rows, manifest), verdict_tables(manifest, rows)
-    files = write_report(keep, manifest, out / manifest["suite"]["name"], figures=figures)
+    files = write_report(keep, manifest, out / manifest["suite"]["name"], figures=figures, rows=rows, table=table)
     if as_json or format_ is Format.json:
         more = {"verdicts": [v.to_json() for v in verdicts], "files": [str(file) for file in files]}
         typer.echo(json.dumps({"manifest": manifest, "table": table.to_json(), **more}, indent=1))

@@ -93,9 +93,7 @@ def test_the_base_network_multiplies_at_the_rate_of_the_machine_and_its_exits_sa
     work = macs / (100 * SIDE**3)
     rate = _ratio(results, "product", "everybody")
     scaled = Quantile(*(None if v is None else v * work for v in (rate.value, rate.low, rate.high)), rate.n)
-    share = _told(
-        capsys, "SHaRPose-B, everybody refined, batch 8: share of the product rate", scaled, "at least 0.80"
-    )
+    share = _told(capsys, "SHaRPose-B, everybody refined, batch 8: share of the product rate", scaled, "at least 0.80")
     saved = _told(capsys, "everybody refined / coarse only", _ratio(results, "everybody", "coarse"), "at least 2.5")
     assert share >= 0.80
     assert saved >= 2.5

@@ -101,3 +101,35 @@ def test_a_file_that_is_no_suite_is_refused(store, tmp_path, text):
 def test_a_name_never_leaves_the_folder_of_runs(store, name):
     with pytest.raises(UserError):
         find_manifest(store, name)
+
+
+def test_a_report_onto_a_file_is_refused_with_the_place(store, tmp_path):
+    place = tmp_path / "taken"
+    place.write_text("mine")
+    done = CliRunner().invoke(app, ["report", "older", "--store", str(store.folder), "--out", str(place)])
+    assert isinstance(done.exception, UserError) and "--out" in done.exception.hint
+    assert str(place) in str(done.exception) and place.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("version", "way_out"), [(0, "run the suite again"), (99, "update paretopose")])
+def test_a_run_of_another_schema_version_is_refused_with_the_way_out(call, store, version, way_out):
+    file = store.folder / "runs" / "older.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": version}))
+    error = call("older").exception
+    assert isinstance(error, UserError) and f"schema version {version}" in str(error) and error.hint == way_out
+
+
+def test_a_half_written_record_is_a_reason_and_not_an_end(call, store):
+    (record,) = [file for file in (store.folder / "records").iterdir() if "older" in file.read_text()]
+    record.write_text(record.read_text()[:-40])
+    done = call("older", "--format", "markdown")
+    assert done.exit_code == 0 and "the store has no record" in done.stdout
+
+
+def test_what_a_suite_file_says_of_its_report_is_taken_as_it_is_now(store, tmp_path):
+    suite = tmp_path / "any.yaml"
+    suite.write_text("name: older\nreport: {title: Another}\nmethods: []\n")
+    assert find_manifest(store, str(suite))["suite"]["report"]["title"] == "Another"
+    suite.write_text("name: older\nreport: {titel: Another}\nmethods: []\n")
+    with pytest.raises(SuiteError, match="titel"):
+        find_manifest(store, str(suite))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,6 +131,14 @@ def test_forty_points_all_get_a_label_and_none_collides(made):
     boxes = [t.get_window_extent() for t in labels(figure)]
     assert len(boxes) == 40
     assert sum(overlap(a, b) for a, b in itertools.combinations(boxes, 2)) == 0
+
+
+def test_of_a_thousand_points_the_front_is_named_and_barred(made):
+    (row,) = made.rows(made.row("one", gmacs=1.0, ap=0.5))
+    points_of = [replace(row, label=f"m{i}", records=row.records) for i in range(600)]
+    figure = tradeoff(points_of)
+    assert "of the labelled points" in figure.axes[0].get_ylabel()
+    assert 0 < len(labels(figure)) <= 40
 
 
 def test_there_is_no_figure_without_an_ap(made):
