@@ -77,3 +77,10 @@ bench: $(VENV)/installed-test
 .PHONY: gpu
 gpu:
 	$(PYTHON) tests/benchmarks/gpu.py $(ARGS)
+
+# the same for training; exit 4: more to do, call again
+GPU_TRAIN ?= hrnet_w32 simplebaseline_r50
+GPU_DATA ?= synthetic
+.PHONY: gpu-train
+gpu-train:
+	$(PYTHON) -m harness.cli.train_pieces --minutes 8 $(GPU_TRAIN) -- --data $(GPU_DATA) --recipe quick --precision bfloat16 --workers 4

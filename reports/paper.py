@@ -51,9 +51,8 @@ class PaperRow:
         p = self.published
         if p is None:
             return ""
-        words = [p["method"], p["variant"], p["backbone"], p["post_process"]]
-        text = " ".join(dict.fromkeys(plain_text(w) for w in words if w))
-        return text
+        words = [plain_text(p[name]) for name in ("method", "variant", "backbone", "post_process")]
+        return " ".join(w for i, w in enumerate(words) if w and not any(w in other for other in words[i + 1 :]))
 
     @property
     def size(self) -> str:
