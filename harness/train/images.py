@@ -7,28 +7,24 @@ protocol's `resizing` is detectron2's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
 from harness.data.coco import Dataset, Person
 from harness.data.images import Scaling, scaled
-from harness.data.normaliser import Normaliser
-from harness.data.reading import read_image
 from harness.errors import DataError, HarnessError
 from harness.method import PoseProtocol
 from harness.pose.skeletons import Skeleton
+from harness.train.decoded import CACHE_BYTES, DecodedImages, sound
 from harness.train.recipes import ImageAugmentation, ImageBatch, Recipe
 from harness.train.stream import DRAW, generator
 
 __all__ = ["ImageSample", "WholeImages", "moved_persons"]
 
 Size = tuple[int, int]  # (height, width) in pixels
-CACHE_BYTES = 2 << 30  # a set whose decoded images fit is decoded once, not every epoch
 
 
 class ImageSample(NamedTuple):
@@ -52,7 +48,7 @@ class Collated(NamedTuple):
     crowd: list[Tensor]
 
 
-class WholeImages(TorchDataset[ImageSample | HarnessError]):
+class WholeImages(DecodedImages):
     """The images of `dataset` with at least one labelled joint; item (epoch, index) is one as augmented in that epoch.
 
     A person without labelled joints on them is a box to be found; a crowd is none. DataError when no image is left or
@@ -71,8 +67,8 @@ class WholeImages(TorchDataset[ImageSample | HarnessError]):
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         assert isinstance(recipe.augmentation, ImageAugmentation)
-        self.augmentation, self.protocol, self.seed = recipe.augmentation, protocol, seed
-        self.skeleton, self._folder = dataset.skeleton, dataset.image_folder
+        self.augmentation, self.seed = recipe.augmentation, seed
+        self.skeleton = dataset.skeleton
         self._persons: dict[int, list[Person]] = {}
         for person in dataset.persons:
             self._persons.setdefault(person.image_id, []).append(person)
@@ -81,32 +77,20 @@ class WholeImages(TorchDataset[ImageSample | HarnessError]):
         if not self.images:
             raise DataError(
                 "no image can be trained on",
-                where=dataset.name or str(self._folder),
+                where=dataset.name or str(dataset.image_folder),
                 expected="images with a person who has at least one labelled joint and is no crowd",
             )
-        self._cache: dict[int, np.ndarray] = {}
-        self._normalisers: dict[torch.device, Normaliser] = {}
-        self._prepare(cache_bytes)
+        super().__init__(dataset.image_folder, self.images, protocol, cache_bytes)
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def __getitem__(self, place: tuple[int, int]) -> ImageSample | HarnessError:
-        try:
-            return self.sample(*place)
-        except HarnessError as error:
-            return error
-
-    def __getstate__(self) -> dict[str, object]:
-        # where workers are not forked, each reads for itself
-        return {**self.__dict__, "_cache": {}, "_normalisers": {}}
 
     def sample(self, epoch: int, index: int) -> ImageSample:
         """Image `index` as augmented in `epoch`: first whether it is mirrored is drawn, then its shorter side."""
         rng, how, info = generator(self.seed, DRAW, epoch, index), self.augmentation, self.images[index]
         mirror = bool(rng.random() < how.flip)
         scaling = Scaling(int(rng.choice(how.short_sides)), how.longest, self.protocol.resizing)
-        image = scaled(self._read(index), scaling)
+        image = scaled(self._read(info), scaling)
         if mirror:
             image = np.ascontiguousarray(image[:, ::-1])
         persons, size = self._persons[info.id], (info.height, info.width)
@@ -119,42 +103,17 @@ class WholeImages(TorchDataset[ImageSample | HarnessError]):
 
     def collate(self, samples: Sequence[ImageSample | HarnessError]) -> Collated | HarnessError:
         """The samples as lists of tensors, or the first error among them."""
-        rows: list[ImageSample] = []
-        for sample in samples:
-            if isinstance(sample, HarnessError):
-                return sample
-            rows.append(sample)
+        rows = sound(samples)
+        if isinstance(rows, HarnessError):
+            return rows
         return Collated(*([torch.from_numpy(np.ascontiguousarray(v)) for v in values] for values in zip(*rows)))
 
     def to_batch(self, stacked: Collated, device: torch.device) -> ImageBatch:
         """`stacked` on `device`, images normalised there."""
-        if device not in self._normalisers:
-            self._normalisers[device] = Normaliser(self.protocol, device)
-        normalise = self._normalisers[device]
+        normalise = self._normaliser(device)
         images = [normalise(image.numpy()[None])[0] for image in stacked.images]
         rest = ([value.to(device, non_blocking=True) for value in values] for values in stacked[1:])
         return ImageBatch(images, *rest)
-
-    def _read(self, index: int) -> np.ndarray:
-        cached = self._cache.get(index)
-        if cached is not None:
-            return cached
-        info = self.images[index]
-        return read_image(self._folder / info.file, (info.width, info.height))
-
-    def _prepare(self, cache_bytes: int) -> None:
-        """Check that every image file is there; decode them all at once if they fit into `cache_bytes`."""
-        paths = [self._folder / image.file for image in self.images]
-        missing = [p for p in paths if not p.is_file()]
-        if missing:
-            raise DataError(
-                f"{len(missing)} of {len(paths)} image files are missing",
-                where=str(missing[0]),
-                hint="`paretopose data check ROOT` lists what is wrong with a data set",
-            )
-        if sum(image.width * image.height * 3 for image in self.images) <= cache_bytes:
-            with ThreadPoolExecutor(4) as pool:
-                self._cache = dict(enumerate(pool.map(self._read, range(len(self.images)))))
 
 
 def _is_labelled(persons: Sequence[Person]) -> bool:

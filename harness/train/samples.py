@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
 from harness.data.augment import draw, frozen_shift, mirrored, moved_joints
 from harness.data.boxes import from_ground_truth
 from harness.data.coco import Dataset
 from harness.data.crops import affine, warp
-from harness.data.normaliser import Normaliser
-from harness.data.reading import read_image
 from harness.errors import DataError, HarnessError
 from harness.method import PoseProtocol
 from harness.pose.codecs import CODECS
 from harness.pose.targets import encode
+from harness.train.decoded import CACHE_BYTES, DecodedImages, sound
 from harness.train.recipes import Augmentation, Recipe, TrainBatch
 from harness.train.stream import DRAW, SHIFT, generator
 
 __all__ = ["PersonCrops", "Stacked"]
 
 Size = tuple[int, int]  # (height, width) in pixels
-CACHE_BYTES = 2 << 30  # a set whose decoded images fit is decoded once, not every epoch
 
 
 class Sample(NamedTuple):
@@ -52,7 +48,7 @@ class Stacked(NamedTuple):
     scales: Tensor
 
 
-class PersonCrops(TorchDataset[Sample | HarnessError]):
+class PersonCrops(DecodedImages):
     """The labelled persons of `dataset`; item (epoch, index) is that person as augmented in that epoch.
 
     Left out: crowds, persons without a labelled joint, boxes that cleaning leaves empty. DataError when nobody is
@@ -73,15 +69,14 @@ class PersonCrops(TorchDataset[Sample | HarnessError]):
     ) -> None:
         assert isinstance(recipe.augmentation, Augmentation)
         self.augmentation, self.target = recipe.augmentation, recipe.target
-        self.skeleton, self.protocol, self.input_size, self.seed = dataset.skeleton, protocol, input_size, seed
+        self.skeleton, self.input_size, self.seed = dataset.skeleton, input_size, seed
         self.padding, self.udp = protocol.box_padding, CODECS[protocol.codec].udp
-        self._folder = dataset.image_folder
         self._images = {image.id: image for image in dataset.images}
         boxes = from_ground_truth(dataset, cleaning=protocol.box_cleaning)
         if not len(boxes):
             raise DataError(
                 "no person can be trained on",
-                where=dataset.name or str(self._folder),
+                where=dataset.name or str(dataset.image_folder),
                 expected="persons with at least one labelled joint, not crowds, with a box inside the image",
             )
         by_id = {person.id: person for person in dataset.persons}
@@ -89,22 +84,11 @@ class PersonCrops(TorchDataset[Sample | HarnessError]):
         self.ids = [person.id for person in self.persons]
         shifts = (generator(seed, SHIFT, i) for i in range(len(boxes)))
         self._boxes = [frozen_shift(rng, box, self.augmentation) for rng, box in zip(shifts, boxes.xywh)]
-        self._cache: dict[int, np.ndarray] = {}
-        self._normalisers: dict[torch.device, Normaliser] = {}
-        self._prepare(cache_bytes)
+        used = sorted({person.image_id for person in self.persons})
+        super().__init__(dataset.image_folder, [self._images[i] for i in used], protocol, cache_bytes)
 
     def __len__(self) -> int:
         return len(self.persons)
-
-    def __getitem__(self, place: tuple[int, int]) -> Sample | HarnessError:
-        try:
-            return self.sample(*place)
-        except HarnessError as error:
-            return error
-
-    def __getstate__(self) -> dict[str, object]:
-        # where workers are not forked, each reads for itself
-        return {**self.__dict__, "_cache": {}, "_normalisers": {}}
 
     def sample(self, epoch: int, index: int) -> Sample:
         """Person `index` as augmented in `epoch`."""
@@ -125,16 +109,14 @@ class PersonCrops(TorchDataset[Sample | HarnessError]):
             matrix = mirrored(matrix, info.width)
         moved = moved_joints(person.keypoints, matrix, skeleton, how.flip)
         joints, visible = moved[:, :2].astype(np.float32), moved[:, 2].astype(np.float32)
-        image = warp(self._read(person.image_id), matrix, self.input_size)
+        image = warp(self._read(info), matrix, self.input_size)
         return Sample(image, joints, visible, how.center, how.scale)
 
     def collate(self, samples: Sequence[Sample | HarnessError]) -> Stacked | HarnessError:
         """The samples as one batch with its targets, or the first error among them."""
-        rows: list[Sample] = []
-        for sample in samples:
-            if isinstance(sample, HarnessError):
-                return sample
-            rows.append(sample)
+        rows = sound(samples)
+        if isinstance(rows, HarnessError):
+            return rows
         images, joints, visible, centers, scales = (np.stack(values) for values in zip(*rows))
         spec, (height, width) = self.target, self.input_size
         target, weight = encode(
@@ -155,33 +137,6 @@ class PersonCrops(TorchDataset[Sample | HarnessError]):
         target, *rest = (_move(t, device) for t in stacked[1:])
         images = self._normaliser(device)(stacked.images.numpy()).contiguous(memory_format=torch.channels_last)
         return TrainBatch(images, target, *rest)  # type: ignore[arg-type]
-
-    def _normaliser(self, device: torch.device) -> Normaliser:
-        if self._normalisers.get(device) is None:
-            self._normalisers[device] = Normaliser(self.protocol, device)
-        return self._normalisers[device]
-
-    def _read(self, image_id: int) -> np.ndarray:
-        cached = self._cache.get(image_id)
-        if cached is not None:
-            return cached
-        info = self._images[image_id]
-        return read_image(self._folder / info.file, (info.width, info.height))
-
-    def _prepare(self, cache_bytes: int) -> None:
-        """Check that every image file is there; decode them all at once if they fit into `cache_bytes`."""
-        used = sorted({p.image_id for p in self.persons})
-        paths = [self._folder / self._images[i].file for i in used]
-        missing = [p for p in paths if not p.is_file()]
-        if missing:
-            raise DataError(
-                f"{len(missing)} of {len(paths)} image files are missing",
-                where=str(missing[0]),
-                hint="`paretopose data check ROOT` lists what is wrong with a data set",
-            )
-        if sum(self._images[i].width * self._images[i].height * 3 for i in used) <= cache_bytes:
-            with ThreadPoolExecutor(4) as pool:
-                self._cache = dict(zip(used, pool.map(self._read, used)))
 
 
 def _move(value: Tensor | tuple[Tensor, Tensor], device: torch.device) -> Tensor | tuple[Tensor, Tensor]:
