@@ -12,7 +12,7 @@ __all__ = ["load"]
 
 
 def load(folder: str | Path = "results") -> pd.DataFrame:
-    """All records below `folder` as one table, one row for each record; see `harness.frame` for the columns."""
-    from harness.frame import load as load_frame
+    """All records below `folder` as one table, one row for each record; see `harness.records.frame` for the columns."""
+    from harness.records.frame import load as load_frame
 
     return load_frame(folder)

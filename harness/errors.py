@@ -65,7 +65,9 @@ class MeasurementError(HarnessError):
 
 
 class NonFiniteOutput(MeasurementError):
-    """A network wrote nan or inf."""
+    """A network wrote nan or inf, for this `person` of its batch."""
+
+    person = 0
 
 
 class JudgeDisagreement(MeasurementError):

@@ -19,15 +19,15 @@ __all__ = ["PROJECT", "STAGES", "code", "content_id", "file_sha256", "files_of",
 PROJECT = Path(__file__).resolve().parent.parent
 
 STAGES = {
-    "predict": "harness.predict",
-    "predict_images": "harness.predict_images",
-    "score": "harness.score",
-    "score_images": "harness.score_images",
+    "predict": "harness.passes.predict",
+    "predict_images": "harness.passes.predict_images",
+    "score": "harness.passes.score",
+    "score_images": "harness.passes.score_images",
     "train": "harness.train.loop",
-    "effects": "harness.effects",
+    "effects": "harness.run.effects",
     "cost": "harness.cost.account",
-    "system": "harness.systems",
-    "latency": "harness.timing",
+    "system": "harness.run.systems",
+    "latency": "harness.run.timing",
 }
 """Where each stage begins. Its result depends on that module and on what it imports, up to the neutral ones."""
 
@@ -36,9 +36,10 @@ STAGES = {
 _NEUTRAL = {
     f"harness.{name}"
     for name in (
-        "cells", "errors", "method", "plan", "provenance", "rows", "session", "scoring", "scoring_images", "sources",
-        "store", "suite", "suite_file", "cost.machine", "data.annotation_file", "train.checkpoints", "train.display",
-        "train.files", "train.log", "train.recipes", "train.state",
+        "errors", "method", "provenance", "suite.cells", "suite.file", "suite.schema", "suite.sources",
+        "run.plan", "run.rows", "run.session", "run.scoring", "run.scoring_images", "records.store",
+        "cost.machine", "data.annotation_file", "train.checkpoints", "train.display", "train.files", "train.log",
+        "train.recipes", "train.state",
     )
 }  # fmt: skip
 

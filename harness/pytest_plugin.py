@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from harness.gate import Verdict
-    from harness.gate_snapshot import Snapshot, Speed
+    from harness.gate.snapshot import Snapshot, Speed
+    from harness.gate.verdict import Verdict
 
 __all__ = ["PoseBenchmark", "pose_benchmark"]
 
@@ -73,9 +73,9 @@ class PoseBenchmark:
 def _compare(path: Path, method: str | Call, label: str, rounds: int, tolerance: float) -> Verdict:
     """The verdict on fresh interleaved rounds against the row `label` of a baseline file."""
     from harness.cost.machine import machine
-    from harness.gate import Limits, Verdict, judge_speed
-    from harness.gate_runs import other_machine
-    from harness.gate_snapshot import load_snapshot
+    from harness.gate.runs import other_machine
+    from harness.gate.snapshot import load_snapshot
+    from harness.gate.verdict import Limits, Verdict, judge_speed
 
     metric, speed, reference = _stored(load_snapshot(path), label)
     if speed is None or reference is None:
@@ -129,7 +129,7 @@ def _forward(method: str | Call, batch: int) -> Call:
 
 
 def _message(verdict: Verdict, baseline: str) -> str:
-    from harness.gate_report import wording
+    from harness.gate.report import wording
 
     before, after, difference, interval, _ = wording(verdict)
     found = f"{before} -> {after}, {difference} ({interval}); {verdict.note}"

@@ -264,7 +264,7 @@ class SHaRPose(nn.Module):
         if progress.epoch <= self.quality_start * progress.epochs:
             # QUIRK: zero, not absent, so that weight decay shrinks the idle predictor as in the published training
             return 0.0 * quality.sum()
-        return _QUALITY_WEIGHT * quality_error(quality, self._quality_target(maps, batch))
+        return _QUALITY_WEIGHT * quality_error(quality, self._quality_target(maps, batch), progress.pooled)
 
     def _quality_target(self, maps: Tensor, batch: TrainBatch) -> Tensor:
         points, truth = peaks(maps), peaks(batch.target)

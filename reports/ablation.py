@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.store import Record, Store
+from harness.records.store import Record, Store
 from reports import quantities as q
 from reports.model import NOT_HERE, Column, Table, Value
 from reports.rows import RowData, plain_text

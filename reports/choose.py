@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.store import Record
+from harness.records.store import Record
 from reports import quantities as q
 from reports.grounds import persons_of, timing_of, worded
 from reports.model import Column, Table, Value

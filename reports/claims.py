@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.cost.conventions import reproduce, unit
-from harness.suite import ClaimSpec
+from harness.suite.schema import ClaimSpec
 from reports.model import NOT_HERE, Value
 from reports.rows import RowData
 from reports.verdicts import DIFFERS, NOT_COMPARED, NOT_MEASURED, REPRODUCED, Judgement, giga, ours

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from harness.errors import UserError, unknown_name
-from harness.store import Record
+from harness.records.store import Record
 from reports.rows import plain_text
 
 __all__ = ["SECTIONS", "Fact", "facts", "field", "sections"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.store import Record
+from harness.records.store import Record
 from reports import quantities as q
 from reports.rows import RowData, plain_text
 

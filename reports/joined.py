@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.store import Record, Store
+from harness.records.store import Record, Store
 
 __all__ = ["Taken", "join", "joined_manifest"]
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from harness.errors import UserError, unknown_name
 from harness.published import COLUMNS, load, records, size_of
-from harness.suite import PaperSpec
+from harness.suite.schema import PaperSpec
 from reports.claims import Claim, judge_claim
 from reports.formats import entry
 from reports.model import NOT_HERE, Column, Table, Value

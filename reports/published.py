@@ -56,10 +56,16 @@ def best_match(row: RowData) -> Published | None:
 
     Networks that were trained on other data as well are other networks.
     """
-    candidates = [r for r in _of_variant(row.variant) if size_of(r) == row.input_size and _is_val_ap(r)]
+    candidates = [r for r in _of_variant(row.variant) if _same_size(r, row) and _is_val_ap(r)]
     found = [r for r in fitting(candidates, row.knobs) if _states_decoder(r, row)]
     ours = kind_of_boxes(q.boxes(row).text)
     return max(found, key=lambda r: (kind_of_boxes(r["boxes"]) == ours, "official" in r["source"]), default=None)
+
+
+def _same_size(published: Published, row: RowData) -> bool:
+    """A network for whole images takes any size, and its sources state none."""
+    size = size_of(published)
+    return size == row.input_size or (size is None and row.paradigm == "one-stage")
 
 
 def _of_variant(variant: str) -> Sequence[Published]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.store import Record, Store, write_atomically
+from harness.records.store import Record, Store, write_atomically
 from reports.ablation import Ablated, load_ablations, stems
 from reports.formats import escape_markdown, to_csv, to_latex, to_markdown
 from reports.model import Table

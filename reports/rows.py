@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import UserError
-from harness.store import SCHEMA, Record, Store
+from harness.records.store import SCHEMA, Record, Store
 
 __all__ = ["RowData", "load_rows", "plain_text", "record_of"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.store import Record, Store
+from harness.records.store import Record, Store
 from reports.model import Column, Table, Value
 from reports.rows import plain_text, record_of
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.store import Record
+from harness.records.store import Record
 from reports.canvas import COLOURS, legible, plain_axes, sheet
 from reports.rows import plain_text
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.recompute import Check, recompute
-from harness.store import Record, Store
+from harness.records.store import Record, Store
+from harness.run.recompute import Check, recompute
 from reports.report import write_report
 from reports.rows import load_rows
 

@@ -10,7 +10,7 @@ import pytest
 
 from harness.cli.main import VERBS
 from harness.method import PoseProtocol
-from harness.suite import DataSpec, LatencySpec, MethodSpec, Suite
+from harness.suite.schema import DataSpec, LatencySpec, MethodSpec, Suite
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -81,17 +81,26 @@ def test_the_pure_packages_know_neither_store_nor_command_line(path):
     assert not strangers
 
 
+ORDER = ("records", "suite", "passes", "train", "run", "pictures", "gate")
+
+
+@pytest.mark.parametrize("path", _files(*(f"harness/{name}" for name in ORDER)), ids=lambda p: str(p.relative_to(ROOT)))
+def test_packages_import_only_what_comes_before_them_on_the_way_of_the_data(path):
+    later = [f"harness.{name}" for name in ORDER[ORDER.index(path.parent.name) + 1 :]]
+    assert not [name for name in _imports(path) if _belongs(name, tuple(later))]
+
+
 @pytest.mark.parametrize("path", _files("reports"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_reports_read_records_only(path):
     allowed = (
-        "harness.store",
+        "harness.records.store",
         "harness.errors",
         "harness.published",
         "harness.provenance",
-        "harness.frame",
+        "harness.records.frame",
         "harness.pose",
-        "harness.recompute",
-        "harness.suite",
+        "harness.run.recompute",
+        "harness.suite.schema",
         "harness.cost.conventions",
     )
     strangers = [n for n in _imports(path) if n.startswith("harness.") and not _belongs(n, allowed)]

@@ -4,7 +4,7 @@ import pytest
 
 from harness import provenance
 from harness.method import find_variant
-from harness.rows import code_of
+from harness.run.rows import code_of
 
 
 def _names(stage):
@@ -14,14 +14,27 @@ def _names(stage):
 @pytest.mark.parametrize(
     "stage, needed",
     [
-        ("predict", {"predict.py", "data/crops.py", "pose/decoders.py", "pose/skeletons.py", "data/normaliser.py"}),
-        ("score", {"replay.py", "pose/nms.py", "accuracy/match.py", "accuracy/bootstrap.py", "pose/skeletons.py"}),
+        (
+            "predict",
+            {"passes/predict.py", "data/crops.py", "pose/decoders.py", "pose/skeletons.py", "data/normaliser.py"},
+        ),
+        (
+            "score",
+            {"passes/replay.py", "pose/nms.py", "accuracy/match.py", "accuracy/bootstrap.py", "pose/skeletons.py"},
+        ),
         ("train", {"train/loop.py", "train/samples.py", "data/augment.py", "pose/targets.py", "pose/skeletons.py"}),
-        ("effects", {"effects.py", "accuracy/bootstrap.py", "accuracy/ap.py"}),
+        ("effects", {"run/effects.py", "accuracy/bootstrap.py", "accuracy/ap.py"}),
         ("cost", {"cost/account.py", "cost/macs.py", "cost/witnesses.py", "cost/conventions.py"}),
         (
             "latency",
-            {"timing.py", "cost/latency.py", "timed_calls.py", "data/crops.py", "pose/decoders.py", "replay.py"},
+            {
+                "run/timing.py",
+                "cost/latency.py",
+                "run/timed_calls.py",
+                "data/crops.py",
+                "pose/decoders.py",
+                "passes/replay.py",
+            },
         ),
     ],
 )
@@ -33,12 +46,12 @@ def test_a_stage_depends_on_what_it_imports(stage, needed):
 def test_no_stage_depends_on_what_only_shows_reads_or_writes(stage):
     found = _names(stage)
     assert not [name for name in found if name.startswith("cli/")]
-    assert not found & {"store.py", "errors.py", "provenance.py", "suite.py", "train/display.py"}
+    assert not found & {"records/store.py", "errors.py", "provenance.py", "suite/schema.py", "train/display.py"}
 
 
 def test_a_change_in_scoring_does_not_repeat_predictions_or_times():
     for stage in ("predict", "latency", "train", "cost"):
-        assert not {name for name in _names(stage) if name.startswith("accuracy/") or name == "score.py"}
+        assert not {name for name in _names(stage) if name.startswith("accuracy/") or name == "passes/score.py"}
 
 
 def test_a_method_counts_with_its_own_file_and_parts_alone():

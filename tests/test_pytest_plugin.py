@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.cost.latency import Sample
-from harness.gate_snapshot import Row, Snapshot, Speed
+from harness.gate.snapshot import Row, Snapshot, Speed
 from harness.pytest_plugin import PoseBenchmark
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.method import find_variant
-from harness.rows import Options, Progress
-from harness.run import run_suite
-from harness.sources import Sources
-from harness.store import Store
-from harness.suite import load_suite
+from harness.records.store import Store
+from harness.run.rows import Options, Progress
+from harness.run.run import run_suite
+from harness.suite.schema import load_suite
+from harness.suite.sources import Sources
 from harness.train import checkpoints
 
 SUITE = """name: photographs

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from harness.rows import Options, Progress
-from harness.run import run_suite
-from harness.sources import Sources
-from harness.store import Store
-from harness.suite import load_suite
+from harness.records.store import Store
+from harness.run.rows import Options, Progress
+from harness.run.run import run_suite
+from harness.suite.schema import load_suite
+from harness.suite.sources import Sources
 
 SUITE = """name: real
 data:

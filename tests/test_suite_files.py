@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.cells import expand
-from harness.suite import load_suite
+from harness.suite.cells import expand
+from harness.suite.schema import load_suite
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = sorted((ROOT / "suites").rglob("*.yaml"))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import replay
 from harness.data import coco, synthetic
 from harness.data.boxes import from_ground_truth
-from harness.score import detections, score
-from harness.sources import data_key
-from harness.store import Record, Store, save_arrays
-from harness.suite import AccuracySpec, Cell, DataSpec
+from harness.passes import replay
+from harness.passes.score import detections, score
+from harness.records.store import Record, Store, save_arrays
+from harness.suite.schema import AccuracySpec, Cell, DataSpec
+from harness.suite.sources import data_key
 
 
 def build(folder: Path) -> None:

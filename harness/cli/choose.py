@@ -11,7 +11,7 @@ import typer
 
 from harness.cli.report import find_manifest
 from harness.errors import MeasurementError, UserError
-from harness.store import DEFAULT_FOLDER, Store
+from harness.records.store import DEFAULT_FOLDER, Store
 
 if TYPE_CHECKING:
     from reports.choose import Budget, Choice
@@ -80,8 +80,8 @@ def _runs(keep: Store) -> list[dict[str, Any]]:
 
 
 def _replayed(keep: Store, manifests: list[dict[str, Any]], data: list[str]) -> list[dict[str, Any]]:
-    from harness.sources import Sources, assignments
-    from harness.thresholds import replay_thresholds
+    from harness.run.thresholds import replay_thresholds
+    from harness.suite.sources import Sources, assignments
 
     done = replay_thresholds(
         [row for manifest in manifests for row in manifest["rows"]],

@@ -12,7 +12,7 @@ import typer
 
 from harness.cli.report import find_manifest
 from harness.errors import UserError, unknown_name
-from harness.store import DEFAULT_FOLDER, Record, Store
+from harness.records.store import DEFAULT_FOLDER, Record, Store
 
 if TYPE_CHECKING:
     from reports.model import Table

@@ -14,7 +14,7 @@ import typer
 
 from harness.errors import DataError, UserError
 from harness.method import Predictor, Size, Variant, find_variant
-from harness.suite_file import named_value, parse_value
+from harness.suite.file import named_value, parse_value
 
 if TYPE_CHECKING:
     from torch import Tensor

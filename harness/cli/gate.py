@@ -15,12 +15,12 @@ from rich.table import Table
 from harness.accuracy.checks import read_json
 from harness.cli.report import find_manifest
 from harness.errors import MeasurementError, UserError
-from harness.gate import Limits, Verdict
-from harness.gate_measure import Bench, add_runs, confirm
-from harness.gate_report import headline, markdown, to_junit, wording
-from harness.gate_runs import exit_code, judge
-from harness.gate_snapshot import Snapshot, read_snapshot, take
-from harness.store import DEFAULT_FOLDER, Store, write_atomically
+from harness.gate.measure import Bench, add_runs, confirm
+from harness.gate.report import headline, markdown, to_junit, wording
+from harness.gate.runs import exit_code, judge
+from harness.gate.snapshot import Snapshot, read_snapshot, take
+from harness.gate.verdict import Limits, Verdict
+from harness.records.store import DEFAULT_FOLDER, Store, write_atomically
 
 __all__ = ["gate"]
 
@@ -96,8 +96,8 @@ def _bench(manifest: dict[str, Any] | None, name: str, data: list[str], weights:
             "a baseline file cannot be measured again", where=name, expected="a suite's run for --repeat and --confirm"
         )
     from harness.cli.run import TerminalProgress
-    from harness.rows import Options
-    from harness.sources import Sources, assignments
+    from harness.run.rows import Options
+    from harness.suite.sources import Sources, assignments
 
     sources = Sources(assignments(data, "--data"), assignments(weights, "--weights"))
     return Bench(manifest, sources, Options(device=device), TerminalProgress())

@@ -74,7 +74,7 @@ class _Forward:
     ) -> None:
         import torch
 
-        from harness.number_format import number_format
+        from harness.passes.number_format import number_format
 
         variant, _, _, self._settings, self.predictor = open_predictor(name, input_size, pairs)
         self._images = _batch(variant, self.predictor, execution, images)

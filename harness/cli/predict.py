@@ -46,7 +46,7 @@ def predict(
 ) -> None:
     """Poses on photographs: COCO-format JSON and drawn pictures."""
     from harness.cli.run import TerminalProgress
-    from harness.photographs import predict_photographs
+    from harness.pictures.photographs import predict_photographs
 
     if boxes is not None and not boxes.is_file():
         raise DataError("there is no such boxes file", where=str(boxes))

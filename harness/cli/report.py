@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.errors import SuiteError, UserError, unknown_name
-from harness.store import DEFAULT_FOLDER, Store
+from harness.records.store import DEFAULT_FOLDER, Store
 
 __all__ = ["Format", "find_manifest", "report"]
 
@@ -158,8 +158,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _report_of(path: Path) -> dict[str, Any]:
     """The section `report` of a suite file. SuiteError for an unknown key or value in it."""
-    from harness.suite import ReportSpec
-    from harness.suite_file import Marked, read, validate
+    from harness.suite.file import Marked, read, validate
+    from harness.suite.schema import ReportSpec
 
     values = read(path)
     section = Marked(values.get("report") or {})

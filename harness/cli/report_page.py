@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
-from harness.store import Store, write_atomically
+from harness.records.store import Store, write_atomically
 
 if TYPE_CHECKING:
     from reports.page import Picture
@@ -38,9 +38,9 @@ def write_page(keep: Store, manifest: Mapping[str, Any], path: Path, data: Seque
 
 def _pictures(keep: Store, manifest: Mapping[str, Any], data: Sequence[str]) -> list[Picture]:
     """The worst, middle and best persons of the rows of the Pareto front, then of the others; few of each."""
-    from harness.cases import cases_of
-    from harness.sources import Sources, assignments
-    from harness.stored import open_row
+    from harness.pictures.cases import cases_of
+    from harness.run.stored import open_row
+    from harness.suite.sources import Sources, assignments
     from reports.page import Picture
     from reports.points import pareto, points
     from reports.rows import load_rows

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress
 
-from harness.store import Store
+from harness.records.store import Store
 
 if TYPE_CHECKING:
-    from harness.recompute import Check
+    from harness.run.recompute import Check
 
 __all__ = ["verify"]
 

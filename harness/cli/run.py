@@ -15,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from harness.errors import MeasurementError
-from harness.rows import Options, Progress
-from harness.run import run_suite
-from harness.sources import Sources, assignments
-from harness.store import DEFAULT_FOLDER, Store
-from harness.suite import load_suite
+from harness.records.store import DEFAULT_FOLDER, Store
+from harness.run.rows import Options, Progress
+from harness.run.run import run_suite
+from harness.suite.schema import load_suite
+from harness.suite.sources import Sources, assignments
 
 __all__ = ["plan", "run"]
 
@@ -115,7 +115,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what `run` would do: cells, what is cached, shared passes. Runs nothing."""
-    from harness.plan import plan_suite
+    from harness.run.plan import plan_suite
 
     loaded, marked = load_suite(suite, set_, limit)
     sources = Sources(assignments(data, "--data"), assignments(weights, "--weights"))

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from harness.store import DEFAULT_FOLDER, Store
-from harness.store_gc import Rubbish, find_rubbish, sweep
-from harness.store_merge import Merge
-from harness.store_merge import merge as merge_stores
+from harness.records.gc import Rubbish, find_rubbish, sweep
+from harness.records.merge import Merge
+from harness.records.merge import merge as merge_stores
+from harness.records.store import DEFAULT_FOLDER, Store
 
 __all__ = ["app", "gc", "merge"]
 

@@ -14,7 +14,7 @@ from harness import provenance
 from harness.data import coco
 from harness.errors import DataError, SuiteError, UserError, unknown_name
 from harness.method import Variant, find_variant
-from harness.sources import synthetic_folder
+from harness.suite.sources import synthetic_folder
 from harness.train.recipes import Recipe, with_epochs
 from harness.train.settings import Settings, settled
 

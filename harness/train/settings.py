@@ -12,7 +12,7 @@ from torch import nn
 
 from harness.errors import SuiteError, unknown_name
 from harness.method import Variant
-from harness.suite_file import named_value, parse_value
+from harness.suite.file import named_value, parse_value
 from harness.train import recipes
 from harness.train.recipes import Recipe, with_epochs
 

@@ -9,17 +9,17 @@ from typing import Any
 
 from torch import nn
 
-from harness import replay
 from harness.accuracy.evaluate import evaluate
 from harness.data.boxes import from_ground_truth
 from harness.data.coco import Dataset
 from harness.data.crops import center_scale
-from harness.decoding import Decoding
 from harness.errors import DataError, NonFiniteOutput
 from harness.method import PoseProtocol, Variant
-from harness.predict import PassPlan, TopDownRunner, run_passes
-from harness.predict_images import OneStageRunner, run_image_pass
-from harness.score_images import person_results
+from harness.passes import replay
+from harness.passes.decoding import Decoding
+from harness.passes.predict import PassPlan, TopDownRunner, run_passes
+from harness.passes.predict_images import OneStageRunner, run_image_pass
+from harness.passes.score_images import person_results
 
 __all__ = ["validator"]
 

@@ -5,7 +5,7 @@ Card: sharpose.md, 3 (on-the-fly OKS). B persons, K joints, heatmaps (B, K, h, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -51,16 +51,18 @@ def _visible_mean(exponent: Tensor, visible: Tensor) -> Tensor:
     return (torch.exp(-exponent) * visible).sum(dim=1) / visible.sum(dim=1)
 
 
-def quality_error(quality: Tensor, target: Tensor) -> Tensor:
+def quality_error(
+    quality: Tensor, target: Tensor, pooled: Callable[[Tensor], Tensor] = lambda count: count
+) -> Tensor:
     """Mean error of predicted `quality` (B, 1) against `target` (B,): squared, or cross entropy of two classes (B, 2).
 
-    Persons whose target is nan (no visible joint) are left out; 0 where none is left.
+    Persons whose target is nan (no visible joint) are left out; 0 where none is left. The mean is over
+    `pooled(number of the others)`, of all processes that share a batch.
     """
     known = target.isfinite()
-    if not bool(known.any()):
-        return 0.0 * quality.sum()
+    count = pooled(known.sum()).clamp(min=1)
     quality, target = quality[known].float(), target[known].float()
     if quality.shape[1] == 2:
         # the published two-class path cannot run; class 0 is 'good', as the test-time comparison reads it
-        return F.nll_loss(quality.clamp_min(1e-8).log(), (target <= _GOOD).long())
-    return F.mse_loss(quality[:, 0], target)
+        return F.nll_loss(quality.clamp_min(1e-8).log(), (target <= _GOOD).long(), reduction="sum") / count
+    return F.mse_loss(quality[:, 0], target, reduction="sum") / count

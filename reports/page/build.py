@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import MissingPackage
-from harness.store import Store
+from harness.records.store import Store
 from reports.page.content import Picture, content
 from reports.report import table_of
 from reports.rows import load_rows, plain_text

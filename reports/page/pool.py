@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from harness.store import Record
+from harness.records.store import Record
 from reports.explain import SECTIONS, facts
 
 __all__ = ["Pool"]

@@ -130,7 +130,7 @@ def _entry(
     from harness.cost.latency import Execution, measure
     from harness.cost.memory import footprint
     from harness.cost.roofline import machine_peak
-    from harness.number_format import number_format
+    from harness.passes.number_format import number_format
 
     opened = number_format(kind, options.device)
     images = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(options.device)

@@ -12,7 +12,7 @@ import torch
 from harness.cost.statistics import quantile
 from harness.data import coco
 from harness.method import find_variant
-from harness.predict_images import OneStageRunner, run_image_pass
+from harness.passes.predict_images import OneStageRunner, run_image_pass
 
 pytestmark = pytest.mark.benchmark_suite
 IMAGES, REPETITIONS, LIMIT = 3, 4, 0.10

@@ -20,8 +20,8 @@ from harness.data import coco
 from harness.data.boxes import Boxes, from_ground_truth
 from harness.data.crops import affine, center_scale, iter_crops, read_image, warp
 from harness.method import find_variant
+from harness.passes.predict import Decoding, PassPlan, TopDownRunner, run_passes
 from harness.pose.skeletons import COCO
-from harness.predict import Decoding, PassPlan, TopDownRunner, run_passes
 
 pytestmark = pytest.mark.benchmark_suite
 IMAGES = 16  # about 40 persons: less than a minute on two cores

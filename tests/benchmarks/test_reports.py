@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from harness.method import PoseProtocol
-from harness.store import Record
+from harness.records.store import Record
 
 pytestmark = pytest.mark.benchmark_suite
 RECORDS = 10_000

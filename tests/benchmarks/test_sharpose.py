@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from harness import replay
 from harness.cost.latency import Execution, LatencyResult, measure
 from harness.cost.statistics import Quantile, kept_median
 from harness.data import coco, synthetic
 from harness.data.boxes import Boxes, from_ground_truth
-from harness.decoding import Decoding
 from harness.method import find_variant
-from harness.number_format import number_format
+from harness.passes import replay
+from harness.passes.decoding import Decoding
+from harness.passes.number_format import number_format
+from harness.passes.predict import PassPlan, TopDownRunner, run_passes
+from harness.passes.score import score
 from harness.pose.skeletons import COCO
-from harness.predict import PassPlan, TopDownRunner, run_passes
-from harness.score import score
-from harness.suite import AccuracySpec
+from harness.suite.schema import AccuracySpec
 from harness.train.checkpoints import open_variant
 from tests.benchmarks.whole_maps import written_out
 

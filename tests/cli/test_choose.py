@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.errors import MeasurementError, UserError
-from harness.store import Record, Store
+from harness.records.store import Record, Store
 
 # variant: AP, gmacs, ms on the first machine
 FOUND = {"small": (0.60, 1.0, 4.0), "worse": (0.55, 2.0, 3.0), "middle": (0.70, 4.0, 9.0), "large": (0.80, 9.0, 30.0)}

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.errors import UserError
-from harness.store import Record, Store
+from harness.records.store import Record, Store
 
 NETWORK = {"variant": "net_<b>", "input_size": [256, 192], "build": {}, "settings": {}}
 

@@ -15,7 +15,7 @@ from harness.accuracy.match import THRESHOLDS, Matches
 from harness.cli.main import app
 from harness.errors import DataError, MeasurementError, UserError
 from harness.method import PoseProtocol
-from harness.store import Record, Store
+from harness.records.store import Record, Store
 
 
 def _matches(lost: float) -> Matches:

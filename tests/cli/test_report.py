@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from harness.cli.main import app
 from harness.cli.report import find_manifest
 from harness.errors import SuiteError, UserError
-from harness.store import Record, Store
+from harness.records.store import Record, Store
 
 
 def manifest(store: Store, name: str, created: str) -> dict:

@@ -99,7 +99,8 @@ def test_a_damaged_record_is_reported(place, tmp_path):
 def command(*words: str, block: int = 4, pause: float = 0.0) -> list[str]:
     """`paretopose` in a process of its own, with small blocks and a pause before each batch."""
     program = (
-        "import sys, time; from harness import predict; predict.BLOCK = int(sys.argv[1]); pause = float(sys.argv[2])\n"
+        "import sys, time\nfrom harness.passes import predict\n"
+        "predict.BLOCK = int(sys.argv[1]); pause = float(sys.argv[2])\n"
         "process = predict.TopDownRunner.process\n"
         "predict.TopDownRunner.process = lambda *a: (time.sleep(pause), process(*a))[1]\n"
         "sys.argv[1:] = sys.argv[3:]\n"

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.errors import UserError
-from harness.store import Record, Store, load_arrays
-from harness.store_gc import find_rubbish
-from harness.store_merge import merge
+from harness.records.gc import find_rubbish
+from harness.records.merge import merge
+from harness.records.store import Record, Store, load_arrays
 
 
 def record(n: int, macs: int = 1) -> Record:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.method import PoseProtocol
-from harness.store import Record, Store
+from harness.records.store import Record, Store
 from reports.rows import RowData, load_rows
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.store import Record
+from harness.records.store import Record
 from reports.ablation import load_ablations, stems
 from reports.canvas import save
 from reports.forest import forest

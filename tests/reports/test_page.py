@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.errors import UserError
-from harness.store import Store
+from harness.records.store import Store
 from reports.page import Picture, build_page, page_data
 from reports.page.build import embedded
 from reports.rows import load_rows

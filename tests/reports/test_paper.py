@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from harness.errors import UserError
-from harness.suite import PaperSpec, Suite
+from harness.suite.schema import PaperSpec, Suite
 from reports.formats import to_csv, to_markdown
 from reports.paper import paper_of, paper_rows, paper_table, verdict_table
 from reports.report import write_report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.store import Record
+from harness.records.store import Record
 from reports.canvas import save
 from reports.formats import to_csv, to_markdown
 from reports.report import write_report

@@ -267,9 +267,19 @@ def test_the_published_ap_is_that_of_the_same_decoder(made):
     assert [v.value for v in column(table, "published_ap")] == [74.4, 72.3, 75.7, None]
 
 
+def test_the_published_ap_of_a_network_for_whole_images_does_not_ask_for_an_input_size(made):
+    found = made.row("maskrcnn_refined_r50", ap=0.67, data="coco_val2017", more={"box_source": "own"})
+    found["paradigm"] = "one-stage"
+    stated = made.row("simplebaseline_r50", ap=0.67, data="coco_val2017", more={"box_source": "d.json"})
+    table = build_table(made.rows(found, stated), published=True)
+    assert column(table, "published_ap")[0].value == 68.1
+    assert column(table, "published_difference")[0].value == pytest.approx(67 - 68.1)
+    assert column(table, "published_ap")[1].value != 68.9  # its source does not state the input size
+
+
 def test_the_table_does_without_torch():
     code = (
-        "import sys, reports.report, reports.families, reports.strips, harness.cli.report, harness.frame; "
+        "import sys, reports.report, reports.families, reports.strips, harness.cli.report, harness.records.frame; "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.provenance import content_id
-from harness.recompute import recompute
-from harness.store import Record, Store
+from harness.records.store import Record, Store
+from harness.run.recompute import recompute
 
 
 def call(two_exits: Path, *arguments: str):

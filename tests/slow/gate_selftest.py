@@ -27,8 +27,8 @@ from scipy.stats import beta
 
 from harness.accuracy.ap import summarise
 from harness.accuracy.match import FALSE_POSITIVE, IGNORED, THRESHOLDS, TRUE_POSITIVE, Matches
-from harness.gate import Limits, judge_ap, judge_speed
-from harness.gate_snapshot import load_snapshot, unpack
+from harness.gate.snapshot import load_snapshot, unpack
+from harness.gate.verdict import Limits, judge_ap, judge_speed
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "results" / "reference" / "gate"

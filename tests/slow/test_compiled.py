@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from harness.method import find_variant
+from harness.passes.predict import TopDownRunner
 from harness.pose.skeletons import COCO
-from harness.predict import TopDownRunner
 from harness.train.checkpoints import open_variant
 
 pytestmark = pytest.mark.slow

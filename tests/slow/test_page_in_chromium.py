@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.method import PoseProtocol
-from harness.store import Record, Store
+from harness.records.store import Record, Store
 from reports.page import Picture, build_page
 
 pytestmark = pytest.mark.slow

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import replay
 from harness.accuracy.evaluate import evaluate
 from harness.data import coco, synthetic
 from harness.data.boxes import Boxes, from_ground_truth
 from harness.data.crops import batches, iter_crops
-from harness.decoding import Decoding
 from harness.method import find_variant
+from harness.passes import replay
+from harness.passes.decoding import Decoding
+from harness.passes.predict import PassPlan, TopDownRunner
 from harness.pose.skeletons import COCO
-from harness.predict import PassPlan, TopDownRunner
-from harness.sources import QUICKSTART
+from harness.suite.sources import QUICKSTART
 from harness.train.checkpoints import open_variant
 
 pytestmark = pytest.mark.slow

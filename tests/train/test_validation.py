@@ -50,7 +50,7 @@ def test_a_network_that_writes_nan_scores_nothing(people):
 
 
 def test_the_project_s_tiny_weights_score_on_the_built_in_people(people):
-    from harness.sources import QUICKSTART
+    from harness.suite.sources import QUICKSTART
     from harness.train.checkpoints import open_variant
 
     network, _ = open_variant(VARIANT, QUICKSTART / "simplebaseline_tiny.safetensors")

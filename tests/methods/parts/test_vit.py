@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.pose.skeletons import COCO
 from methods.parts import vit
-from methods.parts.oks_target import biased_oks, biased_pck, peaks
+from methods.parts.oks_target import biased_oks, biased_pck, peaks, quality_error
 from methods.parts.sharpose import kept_count
 from methods.parts.vit_recipe import layer_decay_groups
 
@@ -130,6 +130,21 @@ def test_the_quality_target_divides_x_by_the_height():
     oks = biased_oks(points, truth, torch.ones(1, 1, dtype=torch.bool), torch.tensor([[0.75, 1.0]]), (64, 48), (0.1,))
     error = (6 * 150 / 64) ** 2 / 0.2**2 / (150 * 200) / 2
     assert oks.item() == pytest.approx(math.exp(-error))
+
+
+def test_the_quality_errors_of_pieces_add_up_to_that_of_the_whole_batch():
+    quality, target = torch.rand(6, 1), torch.tensor([0.5, math.nan, 0.2, 1.0, math.nan, 0.1])
+    whole = quality_error(quality, target)
+    assert whole.item() == pytest.approx(float(np.mean([(quality[i, 0] - target[i]) ** 2 for i in (0, 2, 3, 5)])))
+    pieces = [quality_error(quality[s], target[s], lambda count: torch.tensor(4)) for s in (slice(2), slice(2, 6))]
+    assert sum(pieces).item() == pytest.approx(whole.item())
+
+
+def test_a_batch_without_a_visible_joint_has_no_quality_error_and_no_gradient():
+    quality = torch.rand(2, 1, requires_grad=True)
+    error = quality_error(quality, torch.full((2,), math.nan))
+    error.backward()
+    assert error.item() == 0 and quality.grad.tolist() == [[0], [0]]
 
 
 def test_peaks_are_raster_first_and_minus_one_where_nothing_is_positive():

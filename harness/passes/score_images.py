@@ -1,0 +1,111 @@
+"""A stored pass over whole images -> accuracy of poses and boxes with intervals, and the cost of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.accuracy.box_ap import evaluate_boxes
+from harness.accuracy.evaluate import evaluate
+from harness.data.boxes import Boxes
+from harness.data.coco import Dataset
+from harness.method import PoseProtocol
+from harness.passes.replay import Pass
+from harness.passes.score import described
+from harness.suite.schema import AccuracySpec
+
+__all__ = ["OWN", "boxes_of", "image_cost", "kept_persons", "person_results", "score_images"]
+
+OWN = "own"  # where the boxes of a one-stage network come from
+
+
+def kept_persons(found: Pass, protocol: PoseProtocol) -> np.ndarray:
+    """Rows (n,) of a pass's persons: the best `max_persons` of each image with at least the threshold's score."""
+    image = found.get("image", np.zeros(0, dtype=np.int64))
+    first = np.searchsorted(image, image, side="left") if len(image) else image  # persons lie image by image
+    rank = np.arange(len(image)) - first
+    return np.flatnonzero((rank < protocol.max_persons) & (_scores(found) >= protocol.box_score_threshold))
+
+
+def _scores(found: Pass) -> np.ndarray:
+    return found.get("scores", np.zeros(0, dtype=np.float32))
+
+
+def person_results(found: Pass, protocol: PoseProtocol, image_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """COCO result records; a person's score is that of its box. `image_ids` by the index of the image."""
+    results: list[dict[str, Any]] = []
+    for row in kept_persons(found, protocol):
+        result: dict[str, Any] = {
+            "image_id": image_ids[int(found["image"][row])],
+            "category_id": 1,
+            "keypoints": [float(v) for v in found["keypoints"][row].reshape(-1)],
+            "score": float(found["scores"][row]),
+        }
+        if protocol.results_with_bbox:
+            result["bbox"] = [float(v) for v in _xywh(found["boxes"][row])]
+        results.append(result)
+    return results
+
+
+def boxes_of(found: Pass, protocol: PoseProtocol, dataset: Dataset, source: str) -> Boxes:
+    """The persons' boxes as boxes for top-down networks, by image in dataset order."""
+    rows = kept_persons(found, protocol)
+    ids = np.array([image.id for image in dataset.images], dtype=np.int64)
+    return Boxes(
+        image_ids=ids[found["image"][rows]] if len(rows) else np.zeros(0, dtype=np.int64),
+        xywh=_xywh(found["boxes"][rows].astype(np.float64)) if len(rows) else np.zeros((0, 4)),
+        scores=_scores(found)[rows].astype(np.float64),
+        ids=np.full(len(rows), -1, dtype=np.int64),
+        source=source,
+    )
+
+
+def _xywh(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
+
+
+def score_images(
+    found: Pass, results: Sequence[dict[str, Any]], protocol: PoseProtocol, dataset: Dataset, spec: AccuracySpec
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The result of an accuracy record, and the arrays that paired comparisons need later.
+
+    Poses and boxes are judged on the same persons. An image that was skipped counts, with nobody found in it.
+    """
+    ids = [image.id for image in dataset.images]
+    options: dict[str, Any] = {"bootstrap": spec.bootstrap, "seed": spec.seed, "judge": spec.judge}
+    kind = "crowdpose" if dataset.skeleton.name == "crowdpose" else "coco"
+    poses = evaluate(dataset.annotations, results, evaluator=kind, image_ids=ids, **options)
+    own = boxes_of(found, protocol, dataset, OWN)
+    boxes = evaluate_boxes(
+        dataset.annotations, own.image_ids, own.xywh, own.scores,
+        num_joints=dataset.skeleton.num_joints, images=ids, **options,
+    )  # fmt: skip
+    result = {
+        **poses.to_dict(),
+        "box_source": OWN,
+        "boxes": len(own),
+        "skipped_images": len(ids) - len(found["index"]),
+        "box_ap": boxes.to_dict(),
+        "persons_per_image": described(found["trace_persons"].astype(np.float64)) if len(found["index"]) else {},
+        "cost": image_cost(found),
+    }
+    return result, poses.matches.to_arrays()
+
+
+def image_cost(found: Pass) -> dict[str, Any]:
+    """Gmacs of an image, of its part that does not depend on the persons, and of one person: mean, sd, 5th and 95th
+    percentile over the images of the very forwards that made the predictions.
+
+    A prediction is one forward of one image.
+    """
+    if not len(found["index"]):
+        return {}
+    whole = found["macs"].sum(axis=1)
+    parts = {
+        **dict.fromkeys(("gmacs_per_forward", "gmacs_per_prediction", "gmacs_per_image"), whole),
+        "gmacs_without_persons": found["macs_without_persons"],
+        "gmacs_per_person": found["macs_per_person"],
+    }
+    return {name: described(macs / 1e9) for name, macs in parts.items()}

@@ -1,0 +1,1 @@
+"""Photographs and single persons, drawn with what a network made of them."""

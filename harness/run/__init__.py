@@ -1,0 +1,1 @@
+"""Cells -> records: what is missing, in what order, stage by stage."""

@@ -1,0 +1,98 @@
+"""The effects record of a run: which cells make an ablation, and what their stored matches say. Torch-free."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from harness import provenance
+from harness.accuracy.match import Matches
+from harness.errors import MeasurementError
+from harness.records.store import Record, Store
+from harness.run.effects import Outcome, ablation
+from harness.suite.schema import AccuracySpec, Cell
+
+__all__ = ["KIND", "Scored", "effects_record", "lines"]
+
+KIND = "effects"
+
+
+class Scored(Protocol):
+    """A row of a run: its cell and its records."""
+
+    cell: Cell
+    records: dict[str, Record]
+
+
+def lines(rows: Sequence[Scored]) -> dict[int, list[Scored]]:
+    """The rows of each method line that sweeps something, by line: each is an ablation of one method."""
+    found: dict[int, list[Scored]] = {}
+    for row in rows:
+        found.setdefault(row.cell.line, []).append(row)
+    return {line: own for line, own in found.items() if len({_text(r.cell.swept) for r in own}) > 1}
+
+
+def effects_record(
+    rows: Sequence[Scored], store: Store, spec: AccuracySpec, progress: Callable[[], None] | None = None
+) -> Record | None:
+    """The record of the effects of all ablations among `rows`, from the store or new; None when there is none.
+
+    Its key names the accuracy records, so a cell that changes gives another record.
+    """
+    found = {line: own for line, own in lines(rows).items() if any("accuracy" in row.records for row in own)}
+    if not found:
+        return None
+    key = _record_key(found, spec)
+    known = store.get(KIND, key)
+    return known or store.put(Record.make(KIND, key, _result(found, store, spec, progress)))
+
+
+def _record_key(found: Mapping[int, Sequence[Scored]], spec: AccuracySpec) -> dict[str, Any]:
+    cells = [
+        {
+            "line": line,
+            "base": own[0].cell.swept,
+            "cells": [
+                {"levels": r.cell.swept, "seed": r.cell.seed, "accuracy": r.records["accuracy"].id}
+                for r in own
+                if "accuracy" in r.records
+            ],
+        }
+        for line, own in found.items()
+    ]
+    return {"lines": cells, "resamples": spec.bootstrap, "seed": spec.seed, "code": provenance.code("effects")}
+
+
+def _result(
+    found: Mapping[int, Sequence[Scored]], store: Store, spec: AccuracySpec, progress: Callable[[], None] | None
+) -> dict[str, Any]:
+    results = []
+    for line, own in found.items():
+        outcomes = [
+            Outcome(row.cell.swept, row.cell.seed, _matches(store, row.records["accuracy"]))
+            for row in own
+            if "accuracy" in row.records
+        ]
+        effects = ablation(outcomes, own[0].cell.swept, n=spec.bootstrap, seed=spec.seed, progress=progress)
+        results.append({"line": line, "ablation": effects.to_dict() if effects else None})
+    return {
+        "lines": results,
+        "resamples": spec.bootstrap,
+        "seed": spec.seed,
+        "level": 0.95,
+        "interval": "percentile",
+        "p": "bootstrap, two-sided, Holm within each list",
+        "unit": "image, and seed where there are several",
+    }
+
+
+def _matches(store: Store, record: Record) -> Matches:
+    arrays = store.arrays(record.id)
+    if arrays is None:
+        raise MeasurementError("the matches of a record are gone", where=record.id, hint="run the suite again")
+    return Matches.from_arrays(arrays)
+
+
+def _text(swept: Mapping[str, Any]) -> str:
+    return json.dumps(swept, sort_keys=True)

@@ -1,0 +1,204 @@
+"""Every derived number of a record once more, from what is stored beside it: matches, macs, raw samples. Torch-free.
+
+What cannot be recomputed (nothing is stored) is told as such, not passed over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.accuracy.ap import summarise
+from harness.accuracy.bootstrap import intervals
+from harness.accuracy.match import Matches
+from harness.cost.statistics import kept_median, quantile
+from harness.passes.score import cost_summary
+from harness.records.store import Record, Store
+from harness.run.effects import Outcome, ablation
+
+__all__ = ["Check", "recompute"]
+
+_GIGA = {"hrnet-readme": 2**30}  # units of the counting conventions that are not 1e9
+_TOLERANCE = 1e-9
+Progress = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One field of a record: what is written, what comes out now, or why nothing could come out."""
+
+    record: str
+    field: str
+    written: Any
+    recomputed: Any = None
+    reason: str = ""
+
+    @property
+    def verdict(self) -> Literal["matches", "differs", "not stored"]:
+        """`matches`: the two are the same, up to the rounding of a sum in another order."""
+        if self.reason:
+            return "not stored"
+        return "matches" if _same(self.written, self.recomputed) else "differs"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_same(a[name], b[name]) for name in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=1e-12)
+    return bool(a == b)
+
+
+def recompute(record: Record, store: Store, others: Sequence[Record] = ()) -> Iterator[Check]:
+    """All derived numbers of a record. `others`: records among which the reference of a latency ratio may be."""
+    name = f"{record.kind}-{record.id}"
+    kinds = {"accuracy": _accuracy, "cost": _cost, "latency": _latency, "effects": _effects}
+    if record.kind not in kinds:
+        yield Check(name, "result", None, reason=f"kind {record.kind} is not known here")
+        return
+    for field, written, found in kinds[record.kind](record, store, others):
+        if isinstance(found, _Missing):
+            yield Check(name, field, written, reason=found.reason)
+        else:
+            yield Check(name, field, written, found)
+
+
+@dataclass(frozen=True)
+class _Missing:
+    reason: str
+
+
+_Triple = tuple[str, Any, Any]
+
+
+# -- accuracy ------------------------------------------------------------------------------------------------------
+
+
+def _accuracy(record: Record, store: Store, others: Sequence[Record]) -> Iterator[_Triple]:
+    result, arrays = record.result, store.arrays(record.id)
+    if arrays is None:
+        yield "stats", None, _Missing("its matches are not stored any more, or the file is damaged")
+        return
+    matches = Matches.from_arrays(arrays)
+    yield "images", result.get("images"), matches.num_images
+    stats, bootstrap = summarise(matches), result.get("bootstrap") or {}
+    resamples = int(bootstrap.get("resamples") or 0)
+    bounds = intervals(matches, resamples, int(bootstrap.get("seed") or 0)) if resamples else {}
+    for name, value in stats.items():
+        written = (result.get("stats") or {}).get(name) or {}
+        yield f"stats.{name}.value", written.get("value"), None if math.isnan(value) else value
+        found = bounds.get(name)
+        yield f"stats.{name}.interval", written.get("interval"), found.to_dict() if found else None
+    yield from _work(result, arrays)
+
+
+def _work(result: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterator[_Triple]:
+    """Gmacs per forward, prediction and image from the macs of each forward, and the share that refined."""
+    if not result.get("cost"):
+        return
+    if "work_macs" not in arrays:
+        yield "cost", result["cost"], _Missing("the macs of each forward are not stored beside it")
+        return
+    yield "cost", result["cost"], cost_summary(arrays["work_macs"], arrays["work_image"], int(result["images"]))
+    if result.get("refined_share") is not None:
+        yield "refined_share", result["refined_share"], float(np.mean(arrays["work_exits"] > 0))
+
+
+# -- cost ----------------------------------------------------------------------------------------------------------
+
+
+def _cost(record: Record, store: Store, others: Sequence[Record]) -> Iterator[_Triple]:
+    result = record.result
+    macs = result.get("macs")
+    if macs is None:
+        yield "gmacs", result.get("gmacs"), _Missing("it has no count of multiply-accumulates")
+        return
+    if operators := (result.get("ledger") or {}).get("operators"):
+        yield "macs", macs, sum(row["macs"] for row in operators)
+    yield "gmacs", result.get("gmacs"), macs / 1e9
+    yield "gflops", result.get("gflops"), 2 * macs / 1e9
+    if result.get("closed_form") is not None:
+        yield "closed_form", result["closed_form"], macs
+    for name, found in (result.get("conventions") or {}).items():
+        yield f"conventions.{name}.giga", found.get("giga"), found["count"] / _GIGA.get(name, 10**9)
+
+
+# -- latency -------------------------------------------------------------------------------------------------------
+
+
+def _latency(record: Record, store: Store, others: Sequence[Record]) -> Iterator[_Triple]:
+    result = record.result
+    samples = result.get("samples")
+    if not samples:
+        yield "median", result.get("median"), _Missing("it has no samples")
+        return
+    kept = [s["wall_ms"] for s in samples if not s["starved"]]
+    every = [s["wall_ms"] for s in samples]
+    median = kept_median(kept, every)
+    yield "median", result.get("median"), asdict(median)
+    yield "median_ms", result.get("median_ms"), median.value
+    for name, q in (("p90", 0.9), ("p99", 0.99)):
+        yield name, result.get(name), asdict(quantile(kept, q))
+    yield "rejected", result.get("rejected"), len(every) - len(kept)
+    yield "cpu_ratio", result.get("cpu_ratio"), float(np.median([_cpu_ratio(s) for s in samples]))
+    if result.get("ratio") is not None:
+        yield "ratio", result["ratio"], _ratio(record, others)
+    if result.get("persons_per_call") and result.get("ms_per_person") is not None:
+        yield "ms_per_person", result["ms_per_person"], _per_person(result)
+
+
+def _cpu_ratio(sample: Mapping[str, Any]) -> float:
+    return sample["cpu_ms"] / sample["wall_ms"] if sample["wall_ms"] > 0 else 0.0
+
+
+def _per_person(result: Mapping[str, Any]) -> dict[str, Any]:
+    pairs = [(s, n) for s, n in zip(result["samples"], result["persons_per_call"]) if n]  # an image may hold nobody
+    kept = [s["wall_ms"] / n for s, n in pairs if not s["starved"]]
+    return asdict(kept_median(kept, [s["wall_ms"] / n for s, n in pairs]))
+
+
+def _ratio(record: Record, others: Sequence[Record]) -> dict[str, Any] | _Missing:
+    """The ratio to the record that was timed in the same rounds: same machine state before and after, no ratio."""
+    result = record.result
+    for other in others:
+        reference = other.result
+        together = reference.get("passing") == result.get("passing") and result.get("passing") is not None
+        if other.kind != "latency" or other.id == record.id or reference.get("ratio") is not None or not together:
+            continue
+        pairs = list(zip(result["samples"], reference["samples"]))
+        fed = [(a, b) for a, b in pairs if not (a["starved"] or b["starved"])]
+        parts = ([a["wall_ms"] / b["wall_ms"] for a, b in some] for some in (fed, pairs))
+        return asdict(kept_median(*parts))
+    return _Missing(f"the samples of its reference ({result.get('reference', 'unknown')}) are of other rounds")
+
+
+# -- effects -------------------------------------------------------------------------------------------------------
+
+
+def _effects(record: Record, store: Store, others: Sequence[Record]) -> Iterator[_Triple]:
+    """The ablations of a run from the matches of its cells."""
+    key = record.key
+    for line, written in zip(key["lines"], record.result["lines"]):
+        field = f"lines.{line['line']}.ablation"
+        found = {cell["accuracy"]: store.arrays(cell["accuracy"]) for cell in line["cells"]}
+        if None in found.values():
+            yield field, None, _Missing("the matches of a cell are not stored any more")
+            continue
+        outcomes = [
+            Outcome(cell["levels"], cell["seed"], Matches.from_arrays(arrays))
+            for cell in line["cells"]
+            if (arrays := found[cell["accuracy"]]) is not None
+        ]
+        again = ablation(outcomes, line["base"], n=key["resamples"], seed=key["seed"])
+        yield field, written["ablation"], again.to_dict() if again else None

@@ -1,0 +1,113 @@
+"""What a run works on: the rows of its table, the options, and what is known of a cell once its weights are."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import provenance
+from harness.method import Variant, find_variant
+from harness.records.store import Record
+from harness.suite.schema import Cell
+from harness.train.checkpoints import open_variant, wanted_protocol
+
+__all__ = ["Options", "Progress", "Row", "code_of", "file_names", "fitted", "run_kind", "settings_of"]
+
+
+class Progress:
+    """What a run tells while it works; the command line shows it with rich, tests stay silent."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+
+    @contextmanager
+    def task(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar of `total` steps; yields the function that advances it."""
+        yield lambda count: None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run: it moves no number but milliseconds. `results`: folder for COCO result files, one for each row."""
+
+    device: str = "cpu"
+    batch: int = 16
+    workers: int = 2
+    fail_fast: bool = False
+    results: Path | None = None
+
+
+@dataclass(eq=False)
+class Row:
+    """One line of the table: a cell, its records, and why one is missing. `lacking`: why there are no weights;
+    `failed`: the measurements that were tried and went wrong."""
+
+    cell: Cell
+    variant: Variant
+    weights: Path | None = None
+    lacking: str = "no weights"
+    records: dict[str, Record] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of a run manifest."""
+        return {
+            "label": self.cell.label,
+            "note": self.variant.note,
+            "method": self.variant.method,
+            "paradigm": self.variant.paradigm,
+            "cell": self._plain_cell(),
+            "records": {name: record.id for name, record in self.records.items()},
+            "reasons": self.reasons,
+            "failed": sorted(self.failed),
+        }
+
+    def _plain_cell(self) -> dict[str, Any]:
+        """The cell with the part of the protocol that its network is run by."""
+        return {**self.cell.model_dump(mode="json"), "protocol": self.cell.protocol.applying(self.variant.paradigm)}
+
+
+def fitted(cell: Cell, weights: Path | None) -> Row:
+    """The row of a cell; what the suite leaves open follows the weights: colour order, an ONNX file's input size."""
+    variant = find_variant(cell.variant)
+    if weights is not None:
+        wishes = {n: v for n, v in wanted_protocol(variant, weights).items() if n not in cell.chosen}
+        update: dict[str, Any] = {"protocol": cell.protocol.model_copy(update=wishes)}
+        if variant.open_file is not None and "input_size" not in cell.chosen:
+            update["input_size"] = open_variant(variant, weights, **cell.build)[0].input_size
+        cell = cell.model_copy(update=update)
+    return Row(cell, variant, weights)
+
+
+def settings_of(cell: Cell) -> dict[str, Any]:
+    """The method's own run knobs (dtype and runtime are the harness's)."""
+    return {n: v for n, v in cell.run.items() if n not in ("dtype", "runtime")}
+
+
+def run_kind(cell: Cell) -> dict[str, Any]:
+    """The harness's run knobs: number format and runtime."""
+    return {n: cell.run[n] for n in ("dtype", "runtime")}
+
+
+def code_of(stage: str, variant: Variant) -> str:
+    """Fingerprint of the code that a stage runs for this variant."""
+    origin = variant.build or variant.open_file
+    assert origin is not None
+    file = inspect.getsourcefile(inspect.unwrap(getattr(origin, "func", origin)))
+    return provenance.code(stage, Path(file) if file else None)
+
+
+def file_names(rows: list[Row]) -> dict[Row, str]:
+    """A file name for each row: its label without what a file system dislikes, numbered where two are alike."""
+    names: dict[Row, str] = {}
+    for row in rows:
+        plain = re.sub(r"[^A-Za-z0-9_.=-]+", "_", row.cell.label).strip(".") or "row"
+        taken = set(names.values())
+        names[row] = next(n for n in (plain, *(f"{plain}_{i}" for i in range(2, len(rows) + 2))) if n not in taken)
+    return names

@@ -1,0 +1,1 @@
+"""A suite file -> cells, and the files that it means on this machine."""

@@ -1,0 +1,203 @@
+"""A pass over crops: the numbers of a batch by hand, blocks, and replay against a real early exit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.data import coco, synthetic
+from harness.data.boxes import from_ground_truth
+from harness.data.crops import batches, iter_crops
+from harness.data.normaliser import Normaliser
+from harness.method import PoseProtocol, find_variant
+from harness.passes import predict
+from harness.passes.predict import Decoding, PassPlan, TopDownRunner, run_passes
+from harness.passes.replay import load_pass, resolve_threshold, seal_pass, select
+from harness.pose.decoders import decode, to_image
+from harness.pose.flip import flip_back
+from harness.pose.skeletons import COCO
+
+QUARTER = Decoding("quarter", "hrnet", 0)
+DARK = Decoding("dark", "hrnet", 11)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("people")
+    file = synthetic.write(root, images=8, seed=7)
+    return coco.load(file, root / "val2017")
+
+
+@pytest.fixture(scope="module")
+def boxes(dataset):
+    return from_ground_truth(dataset)
+
+
+def network(name: str, gain: float = 300.0):
+    """Random weights; the last layer is scaled so that maps have clear peaks."""
+    torch.manual_seed(0)
+    variant = find_variant(name)
+    built = variant.build(num_joints=17, input_size=variant.input_size).eval()
+    if hasattr(built, "final_layer"):
+        built.final_layer.weight.data.mul_(gain)
+    return built
+
+
+@pytest.fixture(scope="module")
+def runner():
+    return TopDownRunner(network("simplebaseline_tiny"), PoseProtocol(), COCO)
+
+
+@pytest.fixture(scope="module")
+def sharpose():
+    """Random weights with qualities that differ between persons."""
+    variant = find_variant("sharpose_tiny")
+    built = network("sharpose_tiny")
+    return TopDownRunner(built, variant.protocol, COCO)
+
+
+def crops_of(runner, dataset, boxes, size=9):
+    stream = iter_crops(dataset, boxes, input_size=runner.predictor.input_size, udp=runner.codec.udp, workers=0)
+    return next(batches(stream, size))
+
+
+@pytest.mark.parametrize("colour", ["rgb", "bgr"])
+def test_pixels_are_normalised_in_the_order_of_the_colours(colour):
+    protocol = PoseProtocol(colour=colour, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    crops = np.random.default_rng(0).integers(256, size=(2, 5, 4, 3), dtype=np.uint8)
+    ours = Normaliser(protocol, torch.device("cpu"))(crops).numpy()
+    pixels = crops[..., ::-1] if colour == "bgr" else crops
+    expected = (pixels / 255 - np.array(protocol.mean)) / np.array(protocol.std)
+    np.testing.assert_allclose(ours, expected.transpose(0, 3, 1, 2), atol=1e-5)
+
+
+def test_a_flip_test_is_the_average_of_two_forwards(runner, dataset, boxes):
+    _, crops, centers, scales = crops_of(runner, dataset, boxes)
+    plan = PassPlan({}, (QUARTER, DARK), flip=True)
+    (found,) = runner.process(crops, centers, scales, [plan])
+    images = runner.normalise(crops)
+    with torch.inference_mode():
+        plain, mirrored = runner.predictor(images), runner.predictor(images.flip(3))
+    back = flip_back(mirrored, COCO, shift=True)
+    for outcome, maps in (("0", plain), ("0+0", (plain + back) / 2)):
+        for how in (QUARTER, DARK):
+            coords, scores = decode(maps.numpy(), how.decoder, dialect=how.dialect, blur_kernel=how.blur_kernel or 11)
+            points = to_image(coords, centers, scales, maps.shape[-2:], udp=False)
+            ours = found[f"keypoints:{how.name}:{outcome}"]
+            np.testing.assert_allclose(ours[..., :2], points, atol=1e-4)
+            np.testing.assert_allclose(ours[..., 2], scores, rtol=1e-5)
+    assert found["macs"].tolist() == found["macs_mirrored"].tolist() == [[runner.predictor.macs({})]] * len(crops)
+
+
+def test_without_flip_test_the_mirrored_image_is_not_run(runner, dataset, boxes):
+    _, crops, centers, scales = crops_of(runner, dataset, boxes, 2)
+    (found,) = runner.process(crops, centers, scales, [PassPlan({}, (QUARTER,), flip=False)])
+    assert set(found) == {"keypoints:quarter-hrnet-0:0", "macs"}
+
+
+def compute(runner, plan, dataset, boxes, folder: Path, **options):
+    run_passes(runner, [plan], [folder], dataset, boxes, workers=0, **options)
+    seal_pass(folder, {})
+    return load_pass(folder)
+
+
+def test_a_pass_in_blocks_is_the_pass_in_one_go(runner, dataset, boxes, tmp_path, monkeypatch):
+    plan = PassPlan({}, (QUARTER,), flip=True)
+    whole = compute(runner, plan, dataset, boxes, tmp_path / "whole")
+    monkeypatch.setattr(predict, "BLOCK", 5)
+    parts = compute(runner, plan, dataset, boxes, tmp_path / "parts", batch=3)
+    assert len(list((tmp_path / "parts").glob("block-*"))) == -(-len(boxes) // 5) > 2
+    assert whole.keys() == parts.keys() and parts["index"].tolist() == list(range(len(boxes)))
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], atol=1e-3)
+
+
+def test_progress_counts_each_person_once_also_when_blocks_are_there(runner, dataset, boxes, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "BLOCK", 5)
+    plan = PassPlan({}, (QUARTER,), flip=False)
+    for _ in range(2):
+        counted: list[int] = []
+        compute(runner, plan, dataset, boxes, tmp_path, advance=counted.append)
+        assert sum(counted) == len(boxes)
+
+
+def test_only_the_last_exit_is_kept_when_not_all_are_wanted(sharpose, dataset, boxes):
+    _, crops, centers, scales = crops_of(sharpose, dataset, boxes)
+    how = Decoding.of(sharpose.protocol)
+    one, every = (
+        sharpose.process(crops, centers, scales, [PassPlan({}, (how,), flip=True, all_exits=every)])[0]
+        for every in (False, True)
+    )
+    outcomes = [{n.rpartition(":")[2] for n in found if n.startswith("keypoints")} for found in (one, every)]
+    assert outcomes == [{"0", "0+0"}, {"0", "1", "0+0", "0+1", "1+0", "1+1"}]
+    np.testing.assert_allclose(one[f"keypoints:{how.name}:0+0"], every[f"keypoints:{how.name}:1+1"], atol=1e-3)
+    assert one["macs"].shape == (len(crops), 1) and every["macs"].shape == (len(crops), 2)
+    assert (every["macs"][:, 0] < every["macs"][:, 1]).all()
+    assert one["macs"][:, 0].tolist() == every["macs"][:, 1].tolist()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75, "always", "never", None])
+def test_replay_gives_what_a_real_early_exit_gives(sharpose, dataset, boxes, tmp_path, flip, share):
+    how = Decoding.of(sharpose.protocol)
+    stored = compute(sharpose, PassPlan({}, (how,), flip=flip), dataset, boxes, tmp_path / "stored")
+    threshold = share
+    if isinstance(share, float):  # between two qualities, so that rounding cannot turn a decision
+        qualities = np.sort(np.concatenate([stored[n] for n in ("quality", "quality_mirrored") if n in stored]))
+        place = int(share * len(qualities))
+        threshold = float(qualities[place - 1] + qualities[place]) / 2
+    settings = {"quality_threshold": threshold}
+    real = compute(sharpose, PassPlan(settings, (how,), flip=flip, all_exits=False), dataset, boxes, tmp_path / "real")
+    chosen = select(stored, how.name, flip=flip, threshold=resolve_threshold(stored, threshold))
+    names = ("", "_mirrored") if flip else ("",)
+    taken = np.stack([real[f"trace_exit{n}"] for n in names], axis=1)
+    assert chosen.exits.tolist() == taken.tolist()
+    if isinstance(share, float):
+        assert 0 < chosen.exits.mean() < 1
+    answer = real[f"keypoints:{how.name}:{'0+0' if flip else '0'}"]
+    np.testing.assert_allclose(chosen.keypoints[..., :2], answer[..., :2], atol=1e-3)
+    np.testing.assert_allclose(chosen.keypoints[..., 2], answer[..., 2], rtol=1e-3, atol=1e-5)
+    assert chosen.macs.tolist() == np.concatenate([real[f"macs{n}"] for n in names], axis=1).tolist()
+
+
+def test_several_alphas_share_the_coarse_stage_and_give_what_single_runs_give(
+    sharpose, dataset, boxes, tmp_path, monkeypatch
+):
+    how = Decoding.of(sharpose.protocol)
+    plans = [PassPlan({"alpha": alpha}, (how,), flip=True) for alpha in (0.2, 0.3, 0.6)]
+    singles = [compute(sharpose, p, dataset, boxes, tmp_path / f"single{i}") for i, p in enumerate(plans)]
+    trunk, seen = sharpose.predictor.backbone, []
+    coarse = trunk.coarse
+    monkeypatch.setattr(trunk, "coarse", lambda images: seen.append(len(images)) or coarse(images), raising=False)
+    folders = [tmp_path / f"shared{i}" for i in range(len(plans))]
+    run_passes(sharpose, plans, folders, dataset, boxes, workers=0)
+    assert sum(seen) == 2 * len(boxes), "once for each person and its mirror image"
+    for folder, single in zip(folders, singles):
+        seal_pass(folder, {})
+        shared = load_pass(folder)
+        assert shared.keys() == single.keys()
+        for name in single:
+            np.testing.assert_allclose(shared[name], single[name], atol=1e-3)
+    macs = [single["macs"][0, 1] for single in singles]
+    assert macs == sorted(set(macs))
+
+
+def test_bfloat16_stays_near_float32_and_is_not_the_same(runner, dataset, boxes):
+    _, crops, *_ = crops_of(runner, dataset, boxes, 2)
+    half = TopDownRunner(runner.predictor, runner.protocol, COCO, dtype="bfloat16")
+    images = runner.normalise(crops)
+    full, short = (r.forward_many(images, [{}])[0].exits[-1].float() for r in (runner, half))
+    difference = float((full - short).abs().max() / full.abs().max())
+    assert 0 < difference < 0.05
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same_maps_and_leaves_the_network_as_it_was(runner, dataset, boxes):
+    images = runner.normalise(crops_of(runner, dataset, boxes, 2)[1])
+    compiled = TopDownRunner(runner.predictor, runner.protocol, COCO, runtime="compile")
+    ours, plain = (r.forward_many(images, [{}])[0].exits[-1] for r in (compiled, runner))
+    assert float((ours - plain).abs().max() / plain.abs().max()) < 1e-4
+    assert runner.predictor._compiled_call_impl is None
