@@ -217,7 +217,6 @@ _OFFICIAL = Recipe(
     target=_TARGET,
     augmentation=Augmentation(dialect="mmpose0", scale=0.5, rotation=40.0, shift=0.2, shift_prob=0.3),
     source="ViTAE-Transformer/ViTPose@c050ed2, configs/body/2d_kpt_sview_rgb_img/topdown_heatmap/coco/ViTPose_*",
-    differs=("sigma 2 as for 256x192; 384x288 wants sigma 3",),
     **shared.OFFICIAL,
 )
 _QUICK = Recipe(epochs=30, target=_TARGET, augmentation=Augmentation(**shared.LIGHT), **shared.QUICK)
@@ -244,7 +243,10 @@ def _variant(name: str, simple: bool) -> Variant:
         build=partial(_build, size, simple),
         protocol=_PROTOCOL,
         layouts=_LAYOUTS,
-        recipes={"official": recipe},
+        recipes={
+            "official": replace(recipe, input_size=(256, 192)),
+            "official_384x288": replace(recipe, input_size=(384, 288), target=TargetSpec("udp", sigma=3.0, stride=4)),
+        },
         source="arXiv 2204.12484",
         published=(
             ("ViTPose", f"ViTPose-{letter} (With {decoder} decoder*"),
