@@ -30,7 +30,7 @@ quickstart: install
 # From one seed, one after the other; sharpose_tiny starts from vitpose_tiny's trunk. Their record is
 # measured from the very files that are committed. PRECISION=bfloat16 is twice as fast on a CPU that has the
 # instructions, and many times slower on one that has not.
-TINY := simplebaseline_tiny hrnet_tiny fasterpose_tiny srpose_tiny vitpose_tiny sharpose_tiny
+TINY := simplebaseline_tiny hrnet_tiny fasterpose_tiny srpose_tiny vitpose_tiny sharpose_tiny maskrcnn_tiny
 INIT_sharpose_tiny := --init results/quickstart/vitpose_tiny.safetensors
 PRECISION ?= float32
 .PHONY: train-quickstart record-quickstart $(TINY:%=train-%)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -50,8 +51,18 @@ def synthetic_folder(split: str, folder: Path = Path("results/data")) -> Path:
 
     images, seed = synthetic.SYNTHETIC[split]
     place = folder / f"synthetic-{split}-{images}-{seed}"
-    if not (place / "annotations" / f"person_keypoints_{split}2017.json").is_file():
-        synthetic.write(place, images=images, seed=seed, split=split)
+    annotations = place / "annotations" / f"person_keypoints_{split}2017.json"
+    if not annotations.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".synthetic-") as scratch:
+            made = Path(scratch) / place.name
+            synthetic.write(made, images=images, seed=seed, split=split)
+            try:
+                made.rename(place)
+            except OSError:  # another process was faster, and may be reading its files already
+                if not annotations.is_file():
+                    what = "a part of the synthetic set is there, its annotations are not"
+                    raise DataError(what, where=str(place), hint="delete that folder") from None
     return place
 
 
