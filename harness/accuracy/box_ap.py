@@ -36,9 +36,10 @@ _COCO_PLACES = {"AP": 0, "AP50": 1, "AP75": 2, "APm": 4, "APl": 5, "AR": 8, "ARm
 class BoxEvaluation:
     """Statistics in 0 to 1 with their intervals over images; `detections` of all images, the best 100 of each.
 
-    `largest_difference` to pycocotools, None when it was not asked.
+    `largest_difference` to pycocotools, None when it was not asked; `matches` for paired comparisons.
     """
 
+    matches: Matches
     stats: Stats
     intervals: dict[str, Interval | None]
     detections: int
@@ -83,7 +84,7 @@ def evaluate_boxes(
     stats = summarise(matches)
     gap = _judged(stats, truth, found) if judge else None
     spread = resampling.intervals(matches, bootstrap, seed) if bootstrap else {}
-    return BoxEvaluation(stats, spread, len(found.score), gap)
+    return BoxEvaluation(matches, stats, spread, len(found.score), gap)
 
 
 def _detections(truth: GroundTruth, image_ids: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Detections:

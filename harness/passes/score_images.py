@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from harness.passes.replay import Pass
 from harness.passes.score import described
 from harness.suite.schema import AccuracySpec
 
-__all__ = ["OWN", "boxes_of", "image_cost", "kept_persons", "person_results", "score_images"]
+__all__ = ["BOX", "OWN", "boxes_of", "image_work", "kept_persons", "person_results", "score_images"]
 
 OWN = "own"  # where the boxes of a one-stage network come from
+BOX = "box_"  # begins the names of the arrays that hold the matches of boxes
 
 
 def kept_persons(found: Pass, protocol: PoseProtocol) -> np.ndarray:
@@ -82,30 +83,46 @@ def score_images(
         dataset.annotations, own.image_ids, own.xywh, own.scores,
         num_joints=dataset.skeleton.num_joints, images=ids, **options,
     )  # fmt: skip
+    work = _work(found)
     result = {
         **poses.to_dict(),
         "box_source": OWN,
         "boxes": len(own),
         "skipped_images": len(ids) - len(found["index"]),
         "box_ap": boxes.to_dict(),
-        "persons_per_image": described(found["trace_persons"].astype(np.float64)) if len(found["index"]) else {},
-        "cost": image_cost(found),
+        **image_work(work),
     }
-    return result, poses.matches.to_arrays()
+    own_matches = {f"{BOX}{name}": array for name, array in boxes.matches.to_arrays().items()}
+    return result, {**poses.matches.to_arrays(), **own_matches, **work}
 
 
-def image_cost(found: Pass) -> dict[str, Any]:
-    """Gmacs of an image, of its part that does not depend on the persons, and of one person: mean, sd, 5th and 95th
-    percentile over the images of the very forwards that made the predictions.
-
-    A prediction is one forward of one image.
-    """
+def _work(found: Pass) -> dict[str, np.ndarray]:
+    """What each image cost in macs, and how many persons were found on it."""
     if not len(found["index"]):
         return {}
-    whole = found["macs"].sum(axis=1)
-    parts = {
-        **dict.fromkeys(("gmacs_per_forward", "gmacs_per_prediction", "gmacs_per_image"), whole),
-        "gmacs_without_persons": found["macs_without_persons"],
-        "gmacs_per_person": found["macs_per_person"],
+    return {
+        "work_macs": found["macs"].sum(axis=1),
+        "work_fixed": found["macs_without_persons"],
+        "work_each": found["macs_per_person"],
+        "work_persons": found["trace_persons"],
     }
-    return {name: described(macs / 1e9) for name, macs in parts.items()}
+
+
+def image_work(work: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """`persons_per_image` and `cost`: gmacs of an image, of its part that does not depend on the persons, and of one
+    person: mean, sd, 5th and 95th percentile over the images of the very forwards that made the predictions.
+
+    A prediction is one forward of one image. `work`: the arrays `work_macs`, `work_fixed`, `work_each` and
+    `work_persons` (I,), or none of them where no image was looked at.
+    """
+    if "work_macs" not in work:
+        return {"persons_per_image": {}, "cost": {}}
+    parts = {
+        **dict.fromkeys(("gmacs_per_forward", "gmacs_per_prediction", "gmacs_per_image"), work["work_macs"]),
+        "gmacs_without_persons": work["work_fixed"],
+        "gmacs_per_person": work["work_each"],
+    }
+    return {
+        "persons_per_image": described(work["work_persons"].astype(np.float64)),
+        "cost": {name: described(macs / 1e9) for name, macs in parts.items()},
+    }

@@ -17,8 +17,10 @@ from harness.accuracy.bootstrap import intervals
 from harness.accuracy.match import Matches
 from harness.cost.statistics import kept_median, quantile
 from harness.passes.score import cost_summary
+from harness.passes.score_images import BOX, image_work
 from harness.records.store import Record, Store
 from harness.run.effects import Outcome, ablation
+from harness.run.systems import system_again
 
 __all__ = ["Check", "recompute"]
 
@@ -63,7 +65,7 @@ def _same(a: Any, b: Any) -> bool:
 def recompute(record: Record, store: Store, others: Sequence[Record] = ()) -> Iterator[Check]:
     """All derived numbers of a record. `others`: records among which the reference of a latency ratio may be."""
     name = f"{record.kind}-{record.id}"
-    kinds = {"accuracy": _accuracy, "cost": _cost, "latency": _latency, "effects": _effects}
+    kinds = {"accuracy": _accuracy, "cost": _cost, "latency": _latency, "effects": _effects, "system": _system}
     if record.kind not in kinds:
         yield Check(name, "result", None, reason=f"kind {record.kind} is not known here")
         return
@@ -92,15 +94,25 @@ def _accuracy(record: Record, store: Store, others: Sequence[Record]) -> Iterato
         return
     matches = Matches.from_arrays(arrays)
     yield "images", result.get("images"), matches.num_images
-    stats, bootstrap = summarise(matches), result.get("bootstrap") or {}
-    resamples = int(bootstrap.get("resamples") or 0)
-    bounds = intervals(matches, resamples, int(bootstrap.get("seed") or 0)) if resamples else {}
-    for name, value in stats.items():
-        written = (result.get("stats") or {}).get(name) or {}
-        yield f"stats.{name}.value", written.get("value"), None if math.isnan(value) else value
-        found = bounds.get(name)
-        yield f"stats.{name}.interval", written.get("interval"), found.to_dict() if found else None
+    yield from _stats("", result, matches, result.get("bootstrap") or {})
+    if result.get("box_ap"):
+        of_boxes = {n.removeprefix(BOX): array for n, array in arrays.items() if n.startswith(BOX)}
+        if of_boxes:
+            boxes = Matches.from_arrays(of_boxes)
+            yield from _stats("box_ap.", result["box_ap"], boxes, result.get("bootstrap") or {})
+        else:
+            yield "box_ap", None, _Missing("the matches of its boxes are not stored")
     yield from _work(result, arrays)
+
+
+def _stats(prefix: str, result: Mapping[str, Any], matches: Matches, bootstrap: Mapping[str, Any]) -> Iterator[_Triple]:
+    """Every statistic that is written, with its interval."""
+    stats, resamples = summarise(matches), int(bootstrap.get("resamples") or 0)
+    bounds = intervals(matches, resamples, int(bootstrap.get("seed") or 0)) if resamples else {}
+    for name, written in (result.get("stats") or {}).items():
+        value, found = stats.get(name, math.nan), bounds.get(name)
+        yield f"{prefix}stats.{name}.value", written.get("value"), None if math.isnan(value) else value
+        yield f"{prefix}stats.{name}.interval", written.get("interval"), found.to_dict() if found else None
 
 
 def _work(result: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterator[_Triple]:
@@ -109,6 +121,10 @@ def _work(result: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Iterat
         return
     if "work_macs" not in arrays:
         yield "cost", result["cost"], _Missing("the macs of each forward are not stored beside it")
+        return
+    if "work_fixed" in arrays:
+        for name, found in image_work(arrays).items():
+            yield name, result[name], found
         return
     yield "cost", result["cost"], cost_summary(arrays["work_macs"], arrays["work_image"], int(result["images"]))
     if result.get("refined_share") is not None:
@@ -181,6 +197,23 @@ def _ratio(record: Record, others: Sequence[Record]) -> dict[str, Any] | _Missin
         parts = ([a["wall_ms"] / b["wall_ms"] for a, b in some] for some in (fed, pairs))
         return asdict(kept_median(*parts))
     return _Missing(f"the samples of its reference ({result.get('reference', 'unknown')}) are of other rounds")
+
+
+# -- systems -------------------------------------------------------------------------------------------------------
+
+
+def _system(record: Record, store: Store, others: Sequence[Record]) -> Iterator[_Triple]:
+    """Lines and crossings from the records of the rows. Why a number is missing is not stored in them."""
+    again = system_again(record, store)
+    if again is None:
+        yield "rows", None, _Missing("a record that it is made of is not stored any more")
+        return
+    for part in ("rows", "crossings"):
+        for written, found in zip(record.result[part], again[part], strict=True):
+            name = written.get("label") or f"{written['one_stage']} / {written['top_down']}"
+            for what in ("gmacs", "ms"):
+                if "reason" not in written[what]:
+                    yield f"{part}.{name}.{what}", written[what], found[what]
 
 
 # -- effects -------------------------------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
 """The system record of a run: what an image costs in each row, and where its one-stage rows become the cheaper ones.
 
-Made of the records of the rows; nothing is measured here.
+Made of the records of the rows; nothing is measured here. Torch-free.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,13 +15,33 @@ from harness import provenance
 from harness.cost.system import Line, TimedLine, crossing, measured_crossing, timing_of
 from harness.errors import SuiteError
 from harness.records.store import Record, Store
-from harness.run.rows import Row
 from harness.suite.schema import BoxesFrom, DetectorRecords, Suite
 
-__all__ = ["KIND", "System", "system_record", "system_result"]
+if TYPE_CHECKING:
+    from harness.run.rows import Row
+
+__all__ = ["KIND", "Measured", "System", "system_again", "system_record", "system_result"]
 
 KIND = "system"
 _RESAMPLES = 1000
+_LATENCY = "latency_b1"  # of a detector that is named by its records
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a row gives to the record. `reasons`: why a measurement is not among the `records`."""
+
+    label: str
+    paradigm: str
+    flip: bool
+    records: Mapping[str, Record]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of(row: Row) -> Measured:
+        return Measured(
+            row.cell.label, row.variant.paradigm, row.cell.protocol.flip, dict(row.records), dict(row.reasons)
+        )
 
 
 @dataclass(frozen=True)
@@ -55,7 +75,31 @@ def system_record(suite: Suite, rows: Sequence[Row], store: Store, persons_per_i
         "code": provenance.code("system"),
     }
     known = store.get(KIND, key)
-    return known or store.put(Record.make(KIND, key, system_result(rows, detector, persons_per_image)))
+    found = [Measured.of(row) for row in rows]
+    return known or store.put(Record.make(KIND, key, system_result(found, detector, persons_per_image)))
+
+
+def system_again(record: Record, store: Store) -> dict[str, Any] | None:
+    """The result of a system record from the records that it was made of; None where one is not stored any more."""
+    key, rows = record.key, []
+    for label, paradigm, ids, flip in key["rows"]:
+        found = _stored(store, ids)
+        if found is None:
+            return None
+        rows.append(Measured(label, paradigm, flip, found))
+    detector = None
+    if key["detector"] is not None:
+        ids = {_LATENCY if name == "latency" else name: i for name, i in key["detector"].items() if i is not None}
+        records = _stored(store, ids)
+        if records is None:
+            return None
+        detector = Detector(record.result["detector"]["name"], records, key["detector"])
+    return system_result(rows, detector, key["persons_per_image"])
+
+
+def _stored(store: Store, ids: Mapping[str, str]) -> dict[str, Record] | None:
+    found = {name: store.by_id(name.partition("_")[0], i) for name, i in ids.items()}
+    return {n: r for n, r in found.items() if r is not None} if None not in found.values() else None
 
 
 def _ids(row: Row) -> dict[str, str]:
@@ -84,7 +128,7 @@ def _detector(suite: Suite, rows: Sequence[Row], store: Store) -> Detector | Non
     if wanted is None and isinstance(suite.data.boxes, BoxesFrom):
         wanted = suite.data.boxes.variant
     if isinstance(wanted, DetectorRecords):
-        asked = {"cost": wanted.cost, "latency_b1": wanted.latency}
+        asked = {"cost": wanted.cost, _LATENCY: wanted.latency}
         records = {name: store.by_id(name.partition("_")[0], i) for name, i in asked.items() if i is not None}
         missing = [f"{name.partition('_')[0]}-{asked[name]}" for name, record in records.items() if record is None]
         if missing:
@@ -97,7 +141,9 @@ def _detector(suite: Suite, rows: Sequence[Row], store: Store) -> Detector | Non
     return Detector(origin.cell.label, origin.records, _ids(origin))
 
 
-def system_result(rows: Sequence[Row], detector: Detector | None, persons_per_image: float | None) -> dict[str, Any]:
+def system_result(
+    rows: Sequence[Measured], detector: Detector | None, persons_per_image: float | None
+) -> dict[str, Any]:
     """Lines of every row, and the crossing of every one-stage row with every top-down row."""
     scope = _scope(rows)
     systems = [_system(row, detector, scope) for row in rows]
@@ -112,7 +158,7 @@ def system_result(rows: Sequence[Row], detector: Detector | None, persons_per_im
     }
 
 
-def _scope(rows: Sequence[Row]) -> dict[str, Any] | None:
+def _scope(rows: Sequence[Measured]) -> dict[str, Any] | None:
     """The latency that the milliseconds are taken from: the smallest batch that every timed row has."""
     names = [{n for n in row.records if n.startswith("latency_b")} for row in rows]
     common = set.intersection(*(n for n in names if n)) if any(names) else set()
@@ -123,15 +169,15 @@ def _scope(rows: Sequence[Row]) -> dict[str, Any] | None:
     return {"name": name, "scope": record.result["execution"]["scope"]}
 
 
-def _system(row: Row, detector: Detector | None, scope: Mapping[str, Any] | None) -> System:
-    whole = row.variant.paradigm == "one-stage"
+def _system(row: Measured, detector: Detector | None, scope: Mapping[str, Any] | None) -> System:
+    whole = row.paradigm == "one-stage"
     gmacs = _one_stage_gmacs(row.records) if whole else _top_down_gmacs(row, detector)
     reason = "" if gmacs else row.reasons.get("cost", "no cost was recorded")
     found = _one_stage_ms(row.records, scope) if whole else _top_down_ms(row, detector, scope)
     if isinstance(found, str):
-        return System(row.cell.label, row.variant.paradigm, gmacs, None, reason, found)
+        return System(row.label, row.paradigm, gmacs, None, reason, found)
     line, parts = found
-    return System(row.cell.label, row.variant.paradigm, gmacs, line, reason, "", parts)
+    return System(row.label, row.paradigm, gmacs, line, reason, "", parts)
 
 
 def _one_stage_gmacs(records: Mapping[str, Record]) -> Line | None:
@@ -145,12 +191,12 @@ def _one_stage_gmacs(records: Mapping[str, Record]) -> Line | None:
     return Line(cost["macs_without_persons"] / 1e9, cost["macs_per_person"] / 1e9)
 
 
-def _top_down_gmacs(row: Row, detector: Detector | None) -> Line | None:
+def _top_down_gmacs(row: Measured, detector: Detector | None) -> Line | None:
     fixed = detector.gmacs() if detector else 0.0
     scored = row.records["accuracy"].result.get("cost", {}) if "accuracy" in row.records else {}
     each = scored.get("gmacs_per_prediction", {}).get("mean")
     if each is None and "cost" in row.records:
-        each = row.records["cost"].result["gmacs"] * (2 if row.cell.protocol.flip else 1)
+        each = row.records["cost"].result["gmacs"] * (2 if row.flip else 1)
     return None if each is None or fixed is None else Line(fixed, each)
 
 
@@ -173,7 +219,7 @@ def _one_stage_ms(
 
 
 def _top_down_ms(
-    row: Row, detector: Detector | None, scope: Mapping[str, Any] | None
+    row: Measured, detector: Detector | None, scope: Mapping[str, Any] | None
 ) -> tuple[TimedLine, dict[str, float]] | str:
     """The line of a top-down row: forwards of the flip test and the crop are added where they were not timed."""
     record = row.records.get(scope["name"]) if scope else None
@@ -189,7 +235,7 @@ def _top_down_ms(
     if timing.reason:
         return timing.reason
     timed = scope["scope"] == "network"
-    forwards, crop = (2.0 if row.cell.protocol.flip else 1.0, result["preparing_ms"]) if timed else (1.0, 0.0)
+    forwards, crop = (2.0 if row.flip else 1.0, result["preparing_ms"]) if timed else (1.0, 0.0)
     line = TimedLine(timing, (1.0, forwards), (0.0, crop), found)
     crop_ms = result["preparing_ms"]
     return line, {"crop_ms_per_person": crop_ms, "crop_share": crop_ms / line.line.each}

@@ -51,9 +51,7 @@ def _visible_mean(exponent: Tensor, visible: Tensor) -> Tensor:
     return (torch.exp(-exponent) * visible).sum(dim=1) / visible.sum(dim=1)
 
 
-def quality_error(
-    quality: Tensor, target: Tensor, pooled: Callable[[Tensor], Tensor] = lambda count: count
-) -> Tensor:
+def quality_error(quality: Tensor, target: Tensor, pooled: Callable[[Tensor], Tensor] = lambda count: count) -> Tensor:
     """Mean error of predicted `quality` (B, 1) against `target` (B,): squared, or cross entropy of two classes (B, 2).
 
     Persons whose target is nan (no visible joint) are left out; 0 where none is left. The mean is over

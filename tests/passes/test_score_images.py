@@ -7,7 +7,7 @@ import pytest
 
 from harness.data.coco import Dataset, ImageInfo
 from harness.method import PoseProtocol
-from harness.passes.score_images import boxes_of, image_cost, kept_persons, person_results, score_images
+from harness.passes.score_images import boxes_of, image_work, kept_persons, person_results, score_images
 from harness.pose.skeletons import COCO
 from harness.suite.schema import AccuracySpec
 
@@ -77,12 +77,15 @@ def test_boxes_for_other_networks_are_those_of_the_kept_persons():
 
 
 def test_the_cost_of_an_image_is_its_parts():
-    found = image_cost(a_pass(0, 1, 4))
+    made = a_pass(0, 1, 4)
+    names = {"work_fixed": "macs_without_persons", "work_each": "macs_per_person", "work_persons": "trace_persons"}
+    work = {"work_macs": made["macs"].sum(axis=1), **{name: made[array] for name, array in names.items()}}
+    found = image_work(work)["cost"]
     assert found["gmacs_per_image"]["mean"] == pytest.approx(5 + 2 * 5 / 3)
     assert found["gmacs_without_persons"] == {"mean": 5.0, "sd": 0.0, "p5": 5.0, "p95": 5.0}
     assert found["gmacs_per_person"]["mean"] == 2.0
-    empty = {"index": np.zeros(0, dtype=np.int64), "macs": np.zeros((0, 1), dtype=np.int64)}
-    assert image_cost(empty) == {}
+    assert image_work(work)["persons_per_image"]["mean"] == pytest.approx(5 / 3)
+    assert image_work({}) == {"persons_per_image": {}, "cost": {}}
 
 
 def test_images_with_nobody_on_them_are_scored_and_no_error():

@@ -13,6 +13,7 @@ from harness.method import find_variant
 from harness.passes import predict_images
 from harness.records.store import Store
 from harness.run.plan import plan_suite
+from harness.run.recompute import recompute
 from harness.run.rows import Options, Progress
 from harness.run.run import run_suite
 from harness.suite.schema import load_suite
@@ -235,12 +236,27 @@ def test_both_paradigms_give_a_system_record_with_the_crossing(bench):
     assert bench.run(FINDER)["system"] is None
 
 
+def test_numbers_of_boxes_images_and_systems_come_out_again(bench):
+    manifest, store = bench.run(BOTH, FROM, TIMED % "network"), Store(bench.folder / "records")
+    system = store.by_id("system", manifest["system"])
+    scored = store.by_id("accuracy", manifest["rows"][0]["records"]["accuracy"])
+    checks = [*recompute(system, store), *recompute(scored, store)]
+    assert {check.verdict for check in checks} == {"matches"}
+    fields = {check.field for check in checks}
+    assert {"box_ap.stats.AP.interval", "cost", "persons_per_image", "rows.finder.ms"} <= fields
+    system.result["crossings"][0]["gmacs"]["persons"] = 7.0
+    scored.result["box_ap"]["stats"]["AP"]["value"] = 0.123
+    wrong = {c.field for r in (system, scored) for c in recompute(r, store) if c.verdict == "differs"}
+    assert wrong == {f"crossings.finder / {manifest['rows'][1]['label']}.gmacs", "box_ap.stats.AP.value"}
+
+
 def test_without_boxes_of_a_row_the_detector_may_be_a_record(bench):
     first = bench.run(FINDER, measure=TIMED % "network")["rows"][0]["records"]
     report = f"report: {{detector: {{cost: {first['cost']}, latency: {first['latency_b1']}}}}}\n"
     manifest = bench.run(BOTH, measure=TIMED % "network", report=report)
     record = Store(bench.folder / "records").by_id("system", manifest["system"])
     assert record.result["detector"] == {"name": "finder", "gmacs": 108 * 96 * 128 / 1e9}
+    assert {check.verdict for check in recompute(record, Store(bench.folder / "records"))} == {"matches"}
     free = bench.run(BOTH, measure=TIMED % "network")
     record = Store(bench.folder / "records").by_id("system", free["system"])
     assert record.result["detector"] is None and record.result["rows"][1]["gmacs"]["fixed"] == 0
