@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 from harness.records.store import Record, Store
 from reports import quantities as q
 from reports.model import NOT_HERE, Column, Table, Value
-from reports.rows import RowData, plain_text
+from reports.rows import SURE, RowData, plain_text, record_of
 
 __all__ = ["Ablated", "ablation_table", "effects_table", "load_ablations", "stems"]
 
-_ID = re.compile(r"[0-9a-f]{16}")
-_FEW_SEEDS, _SURE = 5, 0.05
+_FEW_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,7 @@ class Ablated:
 
 def load_ablations(store: Store, manifest: Mapping[str, Any], rows: Sequence[RowData]) -> list[Ablated]:
     """The ablations of a run, in the order of its suite; none when it swept nothing or scored nothing."""
-    identity = manifest.get("effects")
-    if not isinstance(identity, str) or not _ID.fullmatch(identity):  # never a path out of the store
-        return []
-    record = store.by_id("effects", identity)
+    record = record_of(store, "effects", manifest.get("effects"))
     if record is None:
         return []
     train = (manifest.get("suite") or {}).get("train") or {}
@@ -145,9 +140,7 @@ def _remarks(ablated: Ablated) -> list[str]:
 
 
 def _p_remark(count: int) -> str:
-    return (
-        f"p: two-sided, from the same resamples, after Holm's correction over {count} differences; bold: p < {_SURE}."
-    )
+    return f"p: two-sided, from the same resamples, after Holm's correction over {count} differences; bold: p < {SURE}."
 
 
 def _units(ablated: Ablated) -> str:
@@ -178,7 +171,7 @@ def _estimate(found: Mapping[str, Any]) -> Value:
 
 def _tested(found: Mapping[str, Any]) -> Value:
     """A paired difference; bold where its test says so."""
-    return replace(_estimate(found), bold=found["p_holm"] is not None and found["p_holm"] < _SURE)
+    return replace(_estimate(found), bold=found["p_holm"] is not None and found["p_holm"] < SURE)
 
 
 def _p(found: Mapping[str, Any]) -> Value:

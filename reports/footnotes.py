@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from reports.quantities import varies
-from reports.rows import RowData, plain_text
+from reports.rows import SURE, RowData, plain_text
 
 __all__ = ["general_notes"]
 
@@ -56,6 +56,9 @@ def _accuracy(rows: Sequence[RowData]) -> list[str]:
                 f"seed {bootstrap.get('seed', 0)})"
             )
         lines.append(text + ".")
+    if any(row.leads for row in rows):
+        sure = "paired by image (bootstrap), after Holm's correction over the other rows"
+        lines.append(f"Bold AP: better than that of every other row, p < {SURE}, {sure}.")
     return _distinct(lines)
 
 

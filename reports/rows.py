@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.errors import UserError
 from harness.records.store import SCHEMA, Record, Store
 
-__all__ = ["RowData", "load_rows", "plain_text", "record_of"]
+__all__ = ["SURE", "RowData", "load_rows", "plain_text", "record_of"]
 
+SURE = 0.05  # p below which a paired difference is told by bold type
 _KINDS = ("accuracy", "cost", "latency")
 _ID = re.compile(r"[0-9a-f]{16}")
 
@@ -70,6 +71,8 @@ class RowData:
     line: int = 0
     """which method line of the suite it comes from"""
     paradigm: str = "top-down"
+    leads: bool = False
+    """its AP is the best, and paired tests tell it from that of every other row"""
 
     def result(self, name: str) -> Mapping[str, Any]:
         """The result of one of its records, empty when there is none."""
@@ -93,7 +96,17 @@ def load_rows(store: Store, manifest: Mapping[str, Any]) -> list[RowData]:
         what = f"run manifest of schema version {checked.schema_version}"
         raise UserError(what, where=_name_of(manifest), expected=f"version {SCHEMA}", hint=way_out)
     known: dict[tuple[str, str], Record | None] = {}  # many rows share a cost record
-    return [_row(store, row, known) for row in checked.rows]
+    best = _leading(store, manifest)
+    return [_row(store, row, known, best) for row in checked.rows]
+
+
+def _leading(store: Store, manifest: Mapping[str, Any]) -> str:
+    """Id of the accuracy record that leads all others of the run; empty where none does, or nobody compared them."""
+    record = record_of(store, "effects", manifest.get("effects"))
+    found = record.result.get("lead") if record else None
+    if record is None or not found or not all((d["p_holm"] or 1.0) < SURE for d in found["differences"]):
+        return ""
+    return str(record.key["rows"][found["best"]])
 
 
 def _name_of(manifest: Mapping[str, Any]) -> str:
@@ -101,7 +114,7 @@ def _name_of(manifest: Mapping[str, Any]) -> str:
     return plain_text(suite.get("name", "")) if isinstance(suite, Mapping) else ""
 
 
-def _row(store: Store, row: _Row, known: dict[tuple[str, str], Record | None]) -> RowData:
+def _row(store: Store, row: _Row, known: dict[tuple[str, str], Record | None], best: str) -> RowData:
     cell = row.cell
     records: dict[str, Record] = {}
     reasons = {name: plain_text(text) for name, text in row.reasons.items()}
@@ -126,12 +139,13 @@ def _row(store: Store, row: _Row, known: dict[tuple[str, str], Record | None]) -
         reasons={name: text for name, text in reasons.items() if name not in records},
         line=cell.line,
         paradigm=plain_text(row.paradigm),
+        leads=bool(best) and row.records.get("accuracy") == best,
     )
 
 
-def record_of(store: Store, kind: str, identity: str) -> Record | None:
+def record_of(store: Store, kind: str, identity: object) -> Record | None:
     """The record of that kind and id, None when there is none or the id is none: never a path out of the store."""
-    return store.by_id(kind, identity) if _ID.fullmatch(identity) else None
+    return store.by_id(kind, identity) if isinstance(identity, str) and _ID.fullmatch(identity) else None
 
 
 def _find(store: Store, name: str, identity: str, known: dict[tuple[str, str], Record | None]) -> Record | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from reports import quantities as q
@@ -110,7 +110,7 @@ def _cost(rows: Sequence[RowData]) -> list[_Filled]:
 def _accuracy(rows: Sequence[RowData]) -> list[_Filled]:
     if not _asked(rows, "accuracy"):
         return []
-    columns = [_Filled(Column("ap", "AP", "interval"), lambda row: q.stat(row, "AP"))]
+    columns = [_Filled(Column("ap", "AP", "interval"), _ap)]
     measured = {name for row in rows for name in row.result("accuracy").get("stats", {})}
     for name in _STATS:
         if name in measured:
@@ -123,6 +123,10 @@ def _accuracy(rows: Sequence[RowData]) -> list[_Filled]:
     if any(row.knobs.get("exit_rate") is not None for row in rows):
         columns.append(_Filled(Column("quality_threshold", "threshold", "text"), _threshold))
     return [*columns, _Filled(Column("boxes", "boxes", "text"), q.boxes)]
+
+
+def _ap(row: RowData) -> Value:
+    return replace(q.stat(row, "AP"), bold=row.leads)
 
 
 def _threshold(row: RowData) -> Value:

@@ -13,7 +13,7 @@ from typing import Any
 from harness.records.store import Record, Store
 from harness.run.recompute import Check, recompute
 from reports.report import write_report
-from reports.rows import load_rows
+from reports.rows import load_rows, record_of
 
 __all__ = ["verify_files", "verify_records"]
 
@@ -30,16 +30,15 @@ def verify_records(
         for name, identity in named.get("records", {}).items():
             here = identity if name in row.records else "damaged or not in the store"
             yield Check(f"{row.label}, {name}", "record", identity, here)
-    effects = _effects(store, manifest)
-    for record in [*records.values(), *effects]:
+    for record in [*records.values(), *_of_the_run(store, manifest)]:
         yield from recompute(record, store, list(records.values()))
         advance()
 
 
-def _effects(store: Store, manifest: Mapping[str, Any]) -> list[Record]:
-    identity = manifest.get("effects")
-    found = store.by_id("effects", identity) if isinstance(identity, str) and identity.isalnum() else None
-    return [found] if found else []
+def _of_the_run(store: Store, manifest: Mapping[str, Any]) -> list[Record]:
+    """Its effects and its system record, where it has them."""
+    found = [record_of(store, kind, manifest.get(kind)) for kind in ("effects", "system")]
+    return [record for record in found if record]
 
 
 def verify_files(store: Store, manifest: Mapping[str, Any], folder: Path) -> list[Check]:

@@ -1,4 +1,7 @@
-"""The effects record of a run: which cells make an ablation, and what their stored matches say. Torch-free."""
+"""The effects record of a run: which cells make an ablation, which row leads, and what their stored matches say.
+
+Torch-free.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ from harness import provenance
 from harness.accuracy.match import Matches
 from harness.errors import MeasurementError
 from harness.records.store import Record, Store
-from harness.run.effects import Outcome, ablation
+from harness.run.effects import Outcome, ablation, lead
 from harness.suite.schema import AccuracySpec, Cell
 
-__all__ = ["KIND", "Scored", "effects_record", "lines"]
+__all__ = ["KIND", "MOST_ROWS", "Scored", "compared", "effects_record", "lines"]
 
 KIND = "effects"
+MOST_ROWS = 30  # among which the best is looked for; a table of more is a sweep, and each row costs its resamples
 
 
 class Scored(Protocol):
@@ -33,19 +37,27 @@ def lines(rows: Sequence[Scored]) -> dict[int, list[Scored]]:
     return {line: own for line, own in found.items() if len({_text(r.cell.swept) for r in own}) > 1}
 
 
+def compared(rows: Sequence[Scored]) -> list[Scored]:
+    """The scored rows, among which the best is looked for; none where they are too few or too many."""
+    found = [row for row in rows if "accuracy" in row.records]
+    return found if 2 <= len(found) <= MOST_ROWS else []
+
+
 def effects_record(
     rows: Sequence[Scored], store: Store, spec: AccuracySpec, progress: Callable[[], None] | None = None
 ) -> Record | None:
-    """The record of the effects of all ablations among `rows`, from the store or new; None when there is none.
+    """The record of the effects of all ablations among `rows`, and of which row has the best AP, from the store or
+    new; None when there is nothing to compare.
 
     Its key names the accuracy records, so a cell that changes gives another record.
     """
     found = {line: own for line, own in lines(rows).items() if any("accuracy" in row.records for row in own)}
-    if not found:
+    rivals = compared(rows)
+    if not found and not rivals:
         return None
-    key = _record_key(found, spec)
+    key = {**_record_key(found, spec), "rows": [row.records["accuracy"].id for row in rivals]}
     known = store.get(KIND, key)
-    return known or store.put(Record.make(KIND, key, _result(found, store, spec, progress)))
+    return known or store.put(Record.make(KIND, key, _result(found, rivals, store, spec, progress)))
 
 
 def _record_key(found: Mapping[int, Sequence[Scored]], spec: AccuracySpec) -> dict[str, Any]:
@@ -65,7 +77,11 @@ def _record_key(found: Mapping[int, Sequence[Scored]], spec: AccuracySpec) -> di
 
 
 def _result(
-    found: Mapping[int, Sequence[Scored]], store: Store, spec: AccuracySpec, progress: Callable[[], None] | None
+    found: Mapping[int, Sequence[Scored]],
+    rivals: Sequence[Scored],
+    store: Store,
+    spec: AccuracySpec,
+    progress: Callable[[], None] | None,
 ) -> dict[str, Any]:
     results = []
     for line, own in found.items():
@@ -76,8 +92,11 @@ def _result(
         ]
         effects = ablation(outcomes, own[0].cell.swept, n=spec.bootstrap, seed=spec.seed, progress=progress)
         results.append({"line": line, "ablation": effects.to_dict() if effects else None})
+    several = [_matches(store, row.records["accuracy"]) for row in rivals]
+    first = lead(several, n=spec.bootstrap, seed=spec.seed, progress=progress) if several else None
     return {
         "lines": results,
+        "lead": first.to_dict() if first else None,
         "resamples": spec.bootstrap,
         "seed": spec.seed,
         "level": 0.95,

@@ -27,7 +27,7 @@ from harness.accuracy.bootstrap import holm, resample
 from harness.accuracy.match import Matches
 from harness.errors import DataError
 
-__all__ = ["Ablation", "Effect", "Estimate", "Outcome", "Setting", "ablation"]
+__all__ = ["Ablation", "Effect", "Estimate", "Lead", "Outcome", "Setting", "ablation", "lead"]
 
 Levels = Mapping[str, Any]
 Progress = Callable[[], None]
@@ -88,6 +88,36 @@ class Ablation:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The best AP of several, and by how much it leads each other one; `best` counts from 0."""
+
+    best: int
+    differences: tuple[Estimate, ...]
+    """best minus each of the others, in their order"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"best": self.best, "differences": [asdict(d) for d in self.differences]}
+
+
+def lead(several: Sequence[Matches], *, n: int = 1000, seed: int = 0, progress: Progress | None = None) -> Lead | None:
+    """The best of matches of the same images and persons, one by method; None where fewer than two have an AP, or
+    they are of different ones."""
+    values = np.array([summarise(matches)["AP"] for matches in several])
+    if np.isfinite(values).sum() < 2 or any(not _same_ground(several[0], other) for other in several[1:]):
+        return None
+    best = int(np.nanargmax(values))
+    samples = []
+    for matches in several:
+        samples.append(resample(matches, n, seed)[:, 0] if n else np.zeros(0))
+        if progress:
+            progress()
+    others = [i for i in range(len(several)) if i != best]
+    differences = [_estimated(float(values[best] - values[i]), samples[best] - samples[i]) for i in others]
+    return Lead(best, tuple(_corrected(differences)))
 
 
 def ablation(
@@ -213,8 +243,12 @@ def _key(value: Any) -> str:
 
 def _check_same_ground(outcomes: Sequence[Outcome]) -> None:
     for a, b in itertools.pairwise(o.matches for o in outcomes):
-        if not (np.array_equal(a.image_ids, b.image_ids) and np.array_equal(a.positives, b.positives)):
+        if not _same_ground(a, b):
             raise DataError(
                 "the cells of an ablation were scored on different images or persons",
                 expected="the same ground for all, for paired differences",
             )
+
+
+def _same_ground(a: Matches, b: Matches) -> bool:
+    return np.array_equal(a.image_ids, b.image_ids) and np.array_equal(a.positives, b.positives)

@@ -19,7 +19,7 @@ from harness.cost.statistics import kept_median, quantile
 from harness.passes.score import cost_summary
 from harness.passes.score_images import BOX, image_work
 from harness.records.store import Record, Store
-from harness.run.effects import Outcome, ablation
+from harness.run.effects import Outcome, ablation, lead
 from harness.run.systems import system_again
 
 __all__ = ["Check", "recompute"]
@@ -235,3 +235,11 @@ def _effects(record: Record, store: Store, others: Sequence[Record]) -> Iterator
         ]
         again = ablation(outcomes, line["base"], n=key["resamples"], seed=key["seed"])
         yield field, written["ablation"], again.to_dict() if again else None
+    if record.result.get("lead"):
+        several = [store.arrays(identity) for identity in key["rows"]]
+        stored = [Matches.from_arrays(arrays) for arrays in several if arrays is not None]
+        if len(stored) < len(several):
+            yield "lead", None, _Missing("the matches of a row are not stored any more")
+        else:
+            first = lead(stored, n=key["resamples"], seed=key["seed"])
+            yield "lead", record.result["lead"], first.to_dict() if first else None

@@ -8,7 +8,7 @@ from typing import Any
 from harness import provenance
 from harness.errors import HarnessError
 from harness.records.store import SCHEMA, Record, Store
-from harness.run.ablation import effects_record, lines
+from harness.run.ablation import compared, effects_record, lines
 from harness.run.costing import measure_cost
 from harness.run.rows import Options, Progress, Row
 from harness.run.scoring import measure_accuracy
@@ -64,11 +64,12 @@ def _train(session: Session) -> None:
 
 
 def _effects(session: Session, spec: AccuracySpec) -> Record | None:
-    """The record of what each swept knob does to AP, from the matches that are stored now."""
+    """The record of what each swept knob does to AP and of which row is the best, from the matches that are stored."""
     cells = sum("accuracy" in row.records for own in lines(session.rows).values() for row in own)
+    cells += len(compared(session.rows))
     if not cells:
         return None
-    with session.progress.task("effects of the swept knobs", cells) as advance:
+    with session.progress.task("paired differences", cells) as advance:
         return effects_record(session.rows, session.store, spec, lambda: advance(1))
 
 

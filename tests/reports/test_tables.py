@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.errors import UserError
+from harness.records.store import Record
 from reports.model import Value
 from reports.rows import load_rows
 from reports.tables import build_table, to_console, to_csv, to_html, to_latex, to_markdown
@@ -256,6 +257,19 @@ def test_published_figures_are_compared_only_under_the_same_boxes_and_images(mad
     assert difference[2].value is None and "other images" in difference[2].reason
     assert difference[3].text == "boxes differ" and "detections in the source" in difference[3].reason
     assert ours[4].value is None and "HRNet-official" in to_markdown(table)
+
+
+@pytest.mark.parametrize(("p", "told"), [(0.01, True), (0.05, False), (None, False)])
+def test_the_best_ap_is_bold_only_where_paired_tests_tell_it_from_every_other(made, p, told):
+    rows = [made.row("a", gmacs=1.0, ap=0.7), made.row("b", gmacs=2.0, ap=0.75), made.row("c", gmacs=3.0, ap=0.6)]
+    others = [{"value": 0.05, "low": 0.01, "high": 0.09, "p": 0.001, "p_holm": value} for value in (p, 0.003)]
+    key = {"lines": [], "rows": [row["records"]["accuracy"] for row in rows]}
+    result = {"lines": [], "lead": {"best": 1, "differences": others}}
+    record = made.store.put(Record.make("effects", key, result))
+    table = build_table(load_rows(made.store, made.manifest(rows) | {"effects": record.id}))
+    assert [value.bold for value in column(table, "ap")] == [False, told, False]
+    assert (r"\textbf" in to_latex(table)) is told and ("**75.0" in to_markdown(table)) is told
+    assert any("Bold AP" in remark for remark in table.remarks) is told
 
 
 def test_the_published_ap_is_that_of_the_same_decoder(made):

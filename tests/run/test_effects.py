@@ -9,7 +9,7 @@ from harness.accuracy.ap import summarise
 from harness.accuracy.bootstrap import holm, image_weights, paired_difference
 from harness.accuracy.match import FALSE_POSITIVE, TRUE_POSITIVE, Matches
 from harness.errors import DataError
-from harness.run.effects import Outcome, ablation
+from harness.run.effects import Outcome, ablation, lead
 
 
 def toy(seed: int, quality: float, images: int = 15) -> Matches:
@@ -157,3 +157,24 @@ def test_cells_scored_on_different_images_are_refused():
 def test_levels_are_told_apart_by_what_they_say():
     cells = [outcome(found(3), size=[64, 48]), outcome(found(5), size=[128, 96]), outcome(found(5), size="128x96")]
     assert [e.level for e in ablation(cells, {"size": [64, 48]}, n=0).effects] == [[128, 96], "128x96"]
+
+
+def test_the_best_of_several_leads_each_other_one_by_paired_differences():
+    several = [toy(1, 0.5), toy(2, 0.9), toy(3, 0.6)]
+    first = lead(several, n=80, seed=5)
+    samples = [aps(matches, 80, 5) for matches in several]
+    values = [summarise(matches)["AP"] for matches in several]
+    assert first.best == 1
+    raw = []
+    for difference, other in zip(first.differences, (0, 2), strict=True):
+        spread = samples[1] - samples[other]
+        assert difference.value == pytest.approx(values[1] - values[other])
+        assert (difference.low, difference.high) == pytest.approx(tuple(np.quantile(spread, [0.025, 0.975])))
+        raw.append(min(1.0, 2 * (1 + min(np.sum(spread <= 0), np.sum(spread >= 0))) / 81))
+    assert [d.p_holm for d in first.differences] == pytest.approx(holm(raw))
+
+
+def test_nobody_leads_its_own_double_other_images_or_alone():
+    assert lead([toy(1, 0.6), toy(1, 0.6)], n=50).differences[0].p_holm == 1
+    assert lead([toy(1, 0.6), toy(2, 0.6, images=16)], n=50) is None
+    assert lead([toy(1, 0.6)], n=50) is None
