@@ -10,7 +10,7 @@ reference network and judged as `paretopose gate` does; a regression, or a time 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +80,29 @@ def _compare(path: Path, method: str | Call, label: str, rounds: int, tolerance:
     metric, speed, reference = _stored(load_snapshot(path), label)
     if speed is None or reference is None:
         return Verdict("latency", label, "new", note="the baseline holds no time of it, or not that of its reference")
+    _check_alike(speed.context, method, str(path))
     runs = [_timed(reference, method, speed, rounds) for _ in range(_RUNS)]
     other = other_machine(speed.machine, machine())
     return judge_speed(label, speed.runs, runs, Limits(tolerance=tolerance), metric=metric, other_machine=other)
+
+
+def _check_alike(context: Mapping[str, Any], method: str | Call, where: str) -> None:
+    """UserError where the baseline's time is of something else than what is timed here."""
+    from harness.errors import UserError
+
+    timed: dict[str, Any] = {"device": "cpu", "scope": "network"}
+    if isinstance(method, str):
+        from harness.method import find_variant
+
+        timed["input_size"] = list(find_variant(method).input_size)
+    other = {n: context[n] for n, value in timed.items() if context.get(n) is not None and context[n] != value}
+    if other:
+        raise UserError(
+            f"the baseline's time is of another kind: {other}",
+            where=where,
+            expected=str({name: timed[name] for name in other}),
+            hint="record a baseline of that kind, or compare with `paretopose gate`",
+        )
 
 
 def _stored(baseline: Snapshot, label: str) -> tuple[str, Speed | None, str | None]:

@@ -287,7 +287,7 @@ def _official(batch: int, source: str) -> Recipe:
 _OFFICIAL = _official(16, "facebookresearch/detectron2@55c0078, COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x")
 _REFINED_OFFICIAL = _official(2, "lingl-space/maskrcnn_keypoint_refined@03b89d8, README: one GPU, 2 images a step")
 _QUICK = Recipe(
-    epochs=12,
+    epochs=20,
     batch=8,
     lr=2e-3,
     optimiser="adamw",
@@ -334,7 +334,7 @@ _TINY = RCNNShape(
     candidates=(200, 200),
     proposals=(100, 50),
     sampled_anchors=64,
-    sampled_boxes=16,
+    sampled_boxes=32,
 )
 
 VARIANTS = (

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.cost.latency import Sample
+from harness.errors import UserError
 from harness.gate.snapshot import Row, Snapshot, Speed
 from harness.pytest_plugin import PoseBenchmark
 
@@ -102,6 +103,16 @@ def test_a_call_of_your_own_is_compared_with_the_row_that_its_label_names(tmp_pa
         lambda: made.append(1), label="hrnet_tiny", rounds=20
     )
     assert found is not None and found.verdict == "pass" and len(made) == 5
+
+
+@pytest.mark.parametrize("other", [{"device": "cuda"}, {"scope": "end-to-end"}, {"input_size": [256, 192]}])
+def test_a_time_of_another_kind_is_not_compared(tmp_path, other):
+    path = _baseline(tmp_path / "b.json", 1.5)
+    content = json.loads(path.read_text())
+    content["rows"][1]["speed"]["latency_b1"]["context"] |= other
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="another kind"):
+        PoseBenchmark(_Benchmark(), str(path), 0.05)("hrnet_tiny", rounds=20)
 
 
 def test_a_row_that_the_baseline_does_not_have_is_not_judged(tmp_path):

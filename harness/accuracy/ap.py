@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.accuracy.match import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Matches
 
-__all__ = ["STAT_NAMES", "Curves", "Stats", "summarise"]
+__all__ = ["GROUPS", "STAT_NAMES", "Curves", "Stats", "summarise"]
 
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _COCO = (
@@ -22,6 +22,7 @@ _CROWDPOSE = (
     ("AP_easy", "easy", None), ("AP_medium", "medium", None), ("AP_hard", "hard", None),
 )  # fmt: skip
 _SPECS: dict[str, tuple[tuple[str, str, int | None], ...]] = {"coco": _COCO, "crowdpose": _CROWDPOSE}
+GROUPS = {evaluator: tuple(dict.fromkeys(group for _, group, _ in spec)) for evaluator, spec in _SPECS.items()}
 STAT_NAMES = {evaluator: tuple(name for name, _, _ in spec) for evaluator, spec in _SPECS.items()}
 _EMPTY = {
     "all": "no person with keypoints",

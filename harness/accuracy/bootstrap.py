@@ -174,7 +174,9 @@ def _bca_tails(value: float, samples: np.ndarray, jackknife: np.ndarray, tails: 
     spread = np.sum(deviations**2)
     acceleration = np.sum(deviations**3) / (6 * spread**1.5) if spread > 0 else 0.0
     shifted = bias + ndtri(tails)
-    return ndtr(bias + shifted / (1 - acceleration * shifted))
+    # beyond its pole the formula would turn round; there the quantile is the outermost one
+    stretched = np.maximum(1 - acceleration * shifted, 1e-12)
+    return ndtr(bias + shifted / stretched)
 
 
 def _check_same_ground(a: Matches, b: Matches) -> None:

@@ -36,6 +36,8 @@ def parse_json(text: str, path: Path) -> Any:
     """The value of a JSON text. Raises DataError when it is empty, no JSON or cut short."""
     try:
         return json.loads(text)
+    except RecursionError:
+        raise DataError("the JSON is nested too deeply", where=str(path), expected="lists and objects") from None
     except json.JSONDecodeError as error:
         cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
         raise DataError(
@@ -103,9 +105,9 @@ def check_layout(gt: Mapping[str, Any], where: str) -> None:
 
 def category_of(gt: Mapping[str, Any], where: str) -> int:
     """The id of the one category that is evaluated: the only one, or the one named person."""
-    categories = gt["categories"]
+    categories = [c if isinstance(c, Mapping) else {} for c in gt["categories"]]
     people = [c for c in categories if c.get("name") == "person"] if len(categories) > 1 else categories
-    if len(people) == 1 and "id" in people[0]:
+    if len(people) == 1 and isinstance(people[0].get("id"), Integral | str):
         return people[0]["id"]
     names = ", ".join(str(c.get("name")) for c in categories) or "none"
     raise DataError(
@@ -122,7 +124,7 @@ def pictures_of(
     faults, by_id = Faults(where), {}  # type: tuple[Faults, dict[Any, dict[str, Any]]]
     for n, picture in enumerate(gt["images"]):
         key = picture.get("id") if isinstance(picture, Mapping) else None
-        if not isinstance(key, Integral | str) or isinstance(key, bool):
+        if not _is_id(key):
             faults.add(f"images[{n}]: id is {key!r}")
         elif key in by_id:
             faults.add(f"images[{n}]: image id {key} occurs twice")
@@ -141,14 +143,21 @@ def pictures_of(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
+    return _finite([value])
 
 
 def _finite(values: Sequence[Any]) -> bool:
+    """Real numbers that a float64 can hold; no texts, no truth values."""
+    if any(kind is bool or not issubclass(kind, Real) for kind in set(map(type, values))):
+        return False
     try:
         return bool(np.isfinite(np.fromiter(values, dtype=np.float64, count=len(values))).all())
-    except (TypeError, ValueError):
+    except OverflowError:
         return False
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, Integral | str) and not isinstance(value, bool)
 
 
 def annotation_faults(
@@ -157,13 +166,17 @@ def annotation_faults(
     if not isinstance(a, Mapping):
         yield f"annotations[{n}] is {kind_of(a)}"
         return
-    name = f"annotation {a['id']}" if "id" in a else f"annotations[{n}]"
-    if "id" not in a:
+    identity = a.get("id")
+    name = f"annotation {identity}" if _is_id(identity) else f"annotations[{n}]"
+    if identity is None:
         yield f"{name}: no id"
-    elif a["id"] in seen:
+    elif not _is_id(identity):
+        yield f"{name}: id is {identity!r}"
+    elif identity in seen:
         yield f"{name}: the id occurs twice"
-    seen.add(a.get("id"))
-    if a.get("image_id") not in known:
+    else:
+        seen.add(identity)
+    if not _is_id(a.get("image_id")) or a["image_id"] not in known:
         yield f"{name}: image {a.get('image_id')!r} is not in the list of images"
     if a.get("category_id", category) != category:
         return
@@ -200,7 +213,7 @@ def result_faults(n: int, r: Any, known: set[Any], joints: int, category: int, b
         yield f"{name} is {kind_of(r)}"
         return
     image = r.get("image_id")
-    if not isinstance(image, Integral | str) or image not in known:
+    if not _is_id(image) or image not in known:
         yield f"{name}: image {image!r} is not in the annotations"
     if r.get("category_id") != category:
         yield f"{name}: category {r.get('category_id')!r}, not {category}"

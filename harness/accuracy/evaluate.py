@@ -123,6 +123,7 @@ def evaluate(
     image_ids: Iterable[Any] | None = None,
     sigmas: Sequence[float] | None = None,
     progress: Progress | None = None,
+    gt_name: str = "annotations",
 ) -> Evaluation:
     """AP and AR of COCO-format results.
 
@@ -130,13 +131,16 @@ def evaluate(
     evaluator: `coco` or `crowdpose`;
     a file of results is read piece by piece and only the 20 best of each image are kept;
     bootstrap: resamples of images, 0 for none; image_ids: only these images count;
-    sigmas: (K,) OKS constants, those of the evaluator's skeleton unless given; progress: called after each resample.
+    sigmas: (K,) OKS constants, those of the evaluator's skeleton unless given; progress: called after each resample;
+    gt_name: what messages call annotations that are given as a dict.
 
     Raises DataError (all faults of a file), MissingPackage (judge), JudgeDisagreement.
     """
     constants = _constants(evaluator, sigmas)
     _check_count(bootstrap)
-    truth, found = _read(gt, detections, evaluator, len(constants), image_ids)
+    if seed < 0:
+        raise UserError(f"seed {seed}", expected="0 or more")
+    truth, found = _read(gt, detections, evaluator, len(constants), image_ids, gt_name)
     matches = match(truth, found, constants, evaluator=evaluator)
     verdict = judged(matches, truth, found, constants, seed=seed) if judge else None
     notes = [*truth.notes, *found.notes]
@@ -225,8 +229,9 @@ def _read(
     evaluator: str,
     joints: int,
     image_ids: Iterable[Any] | None,
+    gt_name: str,
 ) -> tuple[GroundTruth, Detections]:
-    gt_name = str(gt) if isinstance(gt, str | Path) else "annotations"
+    gt_name = str(gt) if isinstance(gt, str | Path) else gt_name
     name = str(detections) if isinstance(detections, str | Path) else "predictions"
     content = read_json(gt) if isinstance(gt, str | Path) else gt
     results = stream_json(detections) if isinstance(detections, str | Path) else detections

@@ -35,7 +35,7 @@ def evaluate(
     ] = None,
     evaluator: Annotated[str, typer.Option(help="coco or crowdpose.")] = "coco",
     bootstrap: Annotated[int, typer.Option(help="Resamples of images for the intervals; 0 for none.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the resamples.", min=0)] = 0,
     no_judge: Annotated[bool, typer.Option("--no-judge", help="Skip the check by the reference evaluator.")] = False,
     missing_as_empty: Annotated[
         bool,
@@ -61,6 +61,7 @@ def evaluate(
                 bootstrap=bootstrap,
                 seed=seed,
                 judge=not no_judge,
+                gt_name=str(gt),
                 progress=ticker(f"intervals of {path.name}", bootstrap),
             )
             for path in paths

@@ -6,13 +6,15 @@ import importlib
 import sys
 from typing import Any, NamedTuple
 
-import click
 import typer
 from typer.core import TyperGroup
 
 from harness.errors import HarnessError, UserError
 
 __all__ = ["app", "main"]
+
+
+_UsageError: type[Any] = typer.BadParameter.__bases__[0]  # click's; newer versions of typer carry their own click
 
 
 class _Verb(NamedTuple):
@@ -120,10 +122,10 @@ def main() -> None:
         sys.argv.remove("--debug")
     try:
         sys.exit(app(prog_name="paretopose", standalone_mode=False))
-    except click.UsageError as error:
+    except _UsageError as error:
         error.show()
         sys.exit(UserError.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except HarnessError as error:

@@ -26,7 +26,10 @@ __all__ = ["Ledger", "ModuleRow", "OperatorRow", "Parameters", "count", "paramet
 Status = Literal["counted", "free", "unknown"]
 
 
-_CARRIES_MATRIX_WORK = re.compile(r"conv|mm|matmul|linear|attention|transformer|lstm|gru|rnn|mv|dot|bilinear|fft|kron")
+_CARRIES_MATRIX_WORK = re.compile(
+    r"conv|mm|matmul|linear|att(entio)?n|transformer|lstm|gru|rnn|mv|dot|bilinear|fft|kron|cdist|einsum|solve"
+)
+_NAMESPACES = ("aten", "prim", "prims")  # torch's own; of an operator from elsewhere nobody knows what it does
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,11 @@ def _group(counts: Counter[str], group: str) -> int:
 
 def _refuse_uncounted(unsupported: Counter[str]) -> None:
     for name in unsupported:
-        if name not in FREE and _CARRIES_MATRIX_WORK.search(name.lower()):
+        foreign = name.partition("::")[0] not in _NAMESPACES
+        if name not in FREE and (foreign or _CARRIES_MATRIX_WORK.search(name.lower())):
+            does = "may do" if foreign else "does"
             raise MeasurementError(
-                f"operator {name} does matrix work that neither counter knows",
+                f"operator {name} {does} matrix work that neither counter knows",
                 expected="convolution, linear, matrix products or scaled_dot_product_attention",
                 hint="write the layer with those, or teach harness/cost/witnesses.py the operator",
             )

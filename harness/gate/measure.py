@@ -80,13 +80,22 @@ def confirm(verdicts: Sequence[Verdict], baseline: Snapshot, bench: Bench, limit
     suspects = [v for v in verdicts if v.verdict == "regression"]
     if not suspects:
         return list(verdicts)
-    variants = {row.variant for row in baseline.rows if row.label in {v.label for v in suspects}}
+    labels = {v.label for v in suspects}
+    references = {speed.reference for row in baseline.rows for speed in row.speed.values()}
+    # a reference network is judged by all the others, so they are measured with it
+    variants = set() if labels & references else {row.variant for row in baseline.rows if row.label in labels}
     exact = {v.metric for v in suspects} & {"ap", "cost"}
     timed = {v.metric for v in suspects} - exact
     looks = [bench.measure(exact | timed, variants)]
     looks += [bench.measure(timed, variants) for _ in range(CONFIRMING_RUNS - 1 if timed else 0)]
     second = {(v.metric, v.label): v for v in judge(baseline, add_runs(looks[0], looks[1:]), limits)}
-    return [_settled(v, second[v.metric, v.label]) if v in suspects else v for v in verdicts]
+    lost = "it could not be measured a second time"
+    return [
+        _settled(v, second.get((v.metric, v.label), replace(v, verdict="unmeasured", note=lost)))
+        if v in suspects
+        else v
+        for v in verdicts
+    ]
 
 
 def _settled(first: Verdict, second: Verdict) -> Verdict:

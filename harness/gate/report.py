@@ -51,7 +51,7 @@ _TIME: tuple[_Format, _Format] = ("{:.3f} x reference".format, lambda share: f"{
 def markdown(verdicts: Sequence[Verdict], baseline: Snapshot, candidate: Snapshot) -> str:
     """A table, one line for each verdict, with where both sides come from."""
     lines = [
-        f"### Gate `{candidate.suite}`: {headline(verdicts)}",
+        f"### Gate {_escaped(candidate.suite)}: {headline(verdicts)}",
         "",
         "| configuration | metric | baseline | candidate | difference | 98 % interval | loss visible | verdict |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
@@ -67,9 +67,14 @@ def markdown(verdicts: Sequence[Verdict], baseline: Snapshot, candidate: Snapsho
 
 
 def _escaped(text: str) -> str:
-    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\n", " ")):
-        text = text.replace(sign, safe)
-    return text
+    """Text as Markdown that shows it as it is, on one line."""
+    signs = {"&": "&amp;", "<": "&lt;", **{sign: f"\\{sign}" for sign in "\\|`*[]"}}
+    return "".join(signs.get(sign, sign) for sign in _plain(text))
+
+
+def _plain(text: str) -> str:
+    """Text of one line without control characters, which neither XML nor a table may hold."""
+    return "".join(sign if sign.isprintable() else " " if sign.isspace() else "?" for sign in text)
 
 
 def to_junit(verdicts: Sequence[Verdict], suite: str) -> str:
@@ -78,18 +83,18 @@ def to_junit(verdicts: Sequence[Verdict], suite: str) -> str:
     totals = {tag: sum(tags.get(v.verdict) == tag for v in verdicts) for tag in ("failure", "error", "skipped")}
     root = ET.Element(
         "testsuite",
-        name=f"paretopose gate {suite}",
+        name=_plain(f"paretopose gate {suite}"),
         tests=str(len(verdicts)),
         failures=str(totals["failure"]),
         errors=str(totals["error"]),
         skipped=str(totals["skipped"]),
     )
     for v in verdicts:
-        case = ET.SubElement(root, "testcase", classname=v.label, name=v.metric)
+        case = ET.SubElement(root, "testcase", classname=_plain(v.label), name=v.metric)
         before, after, difference, interval, smallest = wording(v)
-        text = f"{before} -> {after} ({difference}; {interval}); loss visible: {smallest}; {v.note}"
+        text = f"{before} -> {after} ({difference}; {interval}); loss visible: {smallest}; {_plain(v.note)}"
         if v.verdict in tags:
-            ET.SubElement(case, tags[v.verdict], message=f"{v.verdict}: {v.note or difference}").text = text
+            ET.SubElement(case, tags[v.verdict], message=f"{v.verdict}: {_plain(v.note) or difference}").text = text
         else:
             ET.SubElement(case, "system-out").text = text
     ET.indent(root)

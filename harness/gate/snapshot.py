@@ -14,13 +14,14 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.accuracy.ap import GROUPS
 from harness.accuracy.checks import read_json
-from harness.accuracy.match import IGNORED, Matches
+from harness.accuracy.match import IGNORED, THRESHOLDS, Matches
 from harness.errors import UserError
 from harness.provenance import command, revision
 from harness.records.store import SCHEMA, Record, Store, write_atomically
@@ -52,6 +53,9 @@ class Cost(_Frozen):
     params: int | None
 
 
+_Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Speed(_Frozen):
     """Time relative to the reference network. `runs`: of each run of the timer the ratios by round."""
 
@@ -59,7 +63,7 @@ class Speed(_Frozen):
     reference: str
     machine: dict[str, Any]
     median_ms: float | None
-    runs: tuple[tuple[float, ...], ...]
+    runs: tuple[tuple[_Ratio, ...], ...]
     reason: str = ""
     """why there are no runs"""
 
@@ -93,7 +97,14 @@ class Snapshot(_Frozen):
 
 def read_snapshot(content: Any, where: str) -> Snapshot:
     """The snapshot of a baseline file's JSON. UserError: another schema version, or not as it was written."""
-    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or "schema_version" not in content:
+        raise UserError(
+            "this is no baseline file",
+            where=where,
+            expected="a file that --record wrote",
+            hint="paretopose gate BASELINE CANDIDATE --record",
+        )
+    version = content["schema_version"]
     if version != SCHEMA:
         raise UserError(
             f"baseline of schema version {version}",
@@ -233,6 +244,7 @@ def unpack(text: str, where: str = "") -> Matches:
             arrays = {name: archive[name] for name in archive.files}
         groups = tuple(str(g) for g in arrays["groups"])
         column = groups.index("all")
+        _check_arrays(arrays)
     except (binascii.Error, zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, OSError) as error:
         raise UserError(f"the stored matches cannot be read ({error})", where=where, hint="record it again") from None
     poses, thresholds = arrays["status"].shape
@@ -241,3 +253,16 @@ def unpack(text: str, where: str = "") -> Matches:
     status[:, column], positives[:, column] = arrays["status"], arrays["positives"]
     image = arrays["image"].astype(np.int64)
     return Matches(str(arrays["evaluator"]), groups, arrays["image_ids"], image, arrays["score"], status, positives)
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
+    """ValueError or KeyError for arrays that no matches have."""
+    evaluator, images, poses = str(arrays["evaluator"]), len(arrays["image_ids"]), len(arrays["image"])
+    shapes = {name: arrays[name].shape for name in ("image", "score", "status", "positives")}
+    wanted = {"image": (poses,), "score": (poses,), "status": (poses, len(THRESHOLDS)), "positives": (images,)}
+    if evaluator not in GROUPS or shapes != wanted:
+        raise ValueError(f"evaluator {evaluator}, shapes {shapes}, not {wanted}")
+    if set(GROUPS[evaluator]) - {str(group) for group in arrays["groups"]}:
+        raise ValueError("groups are missing")
+    if poses and not (arrays["image"].min() >= 0 and arrays["image"].max() < images):
+        raise ValueError("a pose is on an image that is not there")

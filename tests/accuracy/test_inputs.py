@@ -41,6 +41,9 @@ def _changed(rows, n, **fields):
         ({"keypoints": None}, "no keypoints"),
         ({"category_id": 7}, "category 7, not 1"),
         ({"category_id": None}, "category None, not 1"),
+        ({"keypoints": ["1"] * 51}, "keypoints that are not finite numbers"),
+        ({"score": 10**400}, "score is 1000"),
+        ({"score": True}, "score is True"),
     ],
 )
 def test_a_faulty_result_is_named_with_what_is_wrong(world, fields, message):
@@ -60,12 +63,28 @@ def test_a_faulty_result_is_named_with_what_is_wrong(world, fields, message):
         ({"image_id": 999}, "image 999 is not in the list of images"),
         ({"bbox": [1, 2, 3]}, "not four numbers"),
         ({"id": None}, "no id"),
+        ({"id": [1]}, r"id is \[1\]"),
+        ({"image_id": [1]}, r"image \[1\] is not in the list"),
+        ({"keypoints": ["1"] * 51}, "keypoints that are not finite numbers"),
+        ({"area": 10**400}, "area is 1000"),
     ],
 )
 def test_a_faulty_annotation_is_named_with_what_is_wrong(world, fields, message):
     gt, results = world
     with pytest.raises(DataError, match=message):
         evaluate({**gt, "annotations": _changed(gt["annotations"], 2, **fields)}, results, bootstrap=0)
+
+
+@pytest.mark.parametrize("categories", [[3], [3, 4], [{"id": [1]}], [{"name": "person"}]])
+def test_categories_that_are_none_are_refused(world, categories):
+    with pytest.raises(DataError, match="which category"):
+        evaluate({**world[0], "categories": categories}, world[1], bootstrap=0)
+
+
+def test_messages_name_the_annotations_as_the_caller_does(world):
+    gt, results = world
+    with pytest.raises(DataError, match="truth.json: "):
+        evaluate({**gt, "annotations": [3]}, results, bootstrap=0, gt_name="truth.json")
 
 
 def test_duplicate_annotation_and_image_ids_are_refused(world):

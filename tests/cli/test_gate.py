@@ -122,7 +122,11 @@ def test_a_lost_configuration_is_exit_2(tmp_path, baseline):
 
 def test_bad_input_says_what_is_wrong(tmp_path, baseline):
     store = tmp_path / "first"
-    for content, text in (("{", "JSON"), ("[]", "schema version"), ('{"kind": "x", "schema_version": 9}', "version 9")):
+    for content, text in (
+        ("{", "JSON"),
+        ("[]", "no baseline file"),
+        ('{"kind": "x", "schema_version": 9}', "version 9"),
+    ):
         (tmp_path / "bad.json").write_text(content)
         found = gate(tmp_path / "bad.json", "s", "--store", store).exception
         assert isinstance(found, UserError) and text in str(found)

@@ -135,6 +135,17 @@ def test_a_run_that_was_killed_goes_on_where_it_was(place, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "words", [["run", "--no-such-option"], ["gate"], ["gate", "a", "b", "--margin", "x"], ["nope"]]
+)
+def test_what_cannot_be_a_command_ends_with_exit_code_3(monkeypatch, capsys, words):
+    monkeypatch.setattr(sys, "argv", ["paretopose", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    shown = capsys.readouterr()
+    assert left.value.code == 3 and shown.err and "--debug" not in shown.err and not shown.out
+
+
+@pytest.mark.parametrize(
     ("extra", "said"),
     [
         (["--data", "poeple=."], "did you mean people"),

@@ -193,6 +193,19 @@ def test_matrix_work_that_nobody_counts_is_refused():
         count(nn.LSTM(4, 4), (torch.rand(5, 1, 4),))
 
 
+def test_an_operator_from_elsewhere_is_refused_whatever_its_name():
+    @torch.library.custom_op("elsewhere::token_mixer", mutates_args=())
+    def mixed(x: torch.Tensor) -> torch.Tensor:
+        return x @ x
+
+    @mixed.register_fake
+    def _(x):
+        return torch.empty_like(x)
+
+    with pytest.raises(MeasurementError, match="elsewhere::token_mixer may do matrix work"):
+        count(mixed, (torch.rand(8, 8),))
+
+
 def test_unknown_operators_without_matrix_work_are_listed():
     rows = {row.operator: row for row in count(lambda x: torch.erfinv(x) + F.gelu(x), (torch.rand(3),)).operators}
     assert rows["aten::erfinv"].status == "unknown"

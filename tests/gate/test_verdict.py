@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from harness.accuracy.ap import summarise
 from harness.accuracy.match import THRESHOLDS, Matches
 from harness.errors import DataError, UserError
-from harness.gate.measure import add_runs
+from harness.gate.measure import Bench, add_runs, confirm
 from harness.gate.report import headline, markdown, to_junit, wording
 from harness.gate.runs import exit_code, judge
 from harness.gate.snapshot import Accuracy, Cost, Row, Snapshot, Speed, load_snapshot, pack, read_snapshot, unpack
@@ -159,7 +161,8 @@ def test_another_machine_is_compared_by_ratio_but_must_differ_more_to_fail():
     def verdict(factor: float, other: str) -> str:
         return judge_speed("n", ratios(1.5), ratios(1.5 * factor, seed=1), other_machine=other).verdict
 
-    assert verdict(1.0, "cpu A -> B") == "pass"
+    assert (verdict(1.0, ""), verdict(1.0, "cpu A -> B")) == ("pass", "inconclusive"), "ratios differ between machines"
+    assert verdict(0.7, "cpu A -> B") == "pass"
     assert (verdict(1.15, ""), verdict(1.15, "cpu A -> B")) == ("regression", "inconclusive")
     assert verdict(1.6, "cpu A -> B") == "regression"
 
@@ -287,6 +290,70 @@ def test_a_baseline_of_another_schema_is_refused(change, message):
         read_snapshot({**content, **change}, "b.json")
 
 
+@pytest.mark.parametrize("ratio", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_ratio_that_no_clock_gives_is_refused_with_its_place(ratio):
+    content = snapshot(row()).model_dump(mode="json")
+    content["rows"][0]["speed"]["latency_b1"]["runs"][1][3] = ratio
+    with pytest.raises(UserError, match=r"rows\.0\.speed\.latency_b1\.runs\.1\.3"):
+        read_snapshot(content, "b.json")
+
+
+@pytest.mark.parametrize("content", [[], None, 3, {}, {"rows": []}])
+def test_another_json_file_is_no_baseline(content):
+    with pytest.raises(UserError, match="no baseline file"):
+        read_snapshot(content, "b.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluator": np.array("voc")},
+        {"groups": np.array(["all"])},
+        {"status": np.zeros(800, dtype=np.uint8)},
+        {"image": np.full(800, 400)},
+        {"image": np.full(800, -1)},
+        {"score": np.zeros(799)},
+    ],
+)
+def test_matches_that_do_not_fit_together_are_refused(change):
+    with np.load(io.BytesIO(base64.b64decode(pack(matches())))) as archive:
+        arrays = {name: archive[name] for name in archive.files} | change
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    with pytest.raises(UserError, match="cannot be read"):
+        unpack(base64.b64encode(buffer.getvalue()).decode(), "net")
+
+
+# -- a second look -------------------------------------------------------------------------------------------------
+
+
+class Again(Bench):
+    """A bench that measures `after` anew; it remembers which variants were asked for."""
+
+    asked: list[set[str]] = []
+
+    def measure(self, metrics, variants=()) -> Snapshot:
+        self.asked.append(set(variants))
+        kept = [r for r in self.manifest["after"].rows if r.label == "ref" or not variants or r.variant in variants]
+        return snapshot(*kept)
+
+
+def test_a_reference_that_became_slower_is_measured_again_with_all_the_others():
+    before = snapshot(reference(), row("a"), row("b"))
+    after = snapshot(reference(), row("a", centre=1.2), row("b", centre=1.2))
+    verdicts = confirm(judge(before, after, QUICK), before, Again({"after": after}, None, None, None), QUICK)
+    (slower,) = [v for v in verdicts if v.verdict == "regression"]
+    assert (slower.label, Again.asked[-1]) == ("ref", set()) and "confirmed" in slower.note
+
+
+def test_a_regression_that_cannot_be_measured_again_is_none_and_no_pass():
+    before = snapshot(reference(), row("a"), row("b"))
+    after, lost = snapshot(reference(), row("a", macs=101), row("b")), snapshot(reference(), row("b"))
+    (found,) = [v for v in confirm(judge(before, after, QUICK), before, Again({"after": lost}, None, None, None), QUICK)
+                if v.label == "a" and v.metric == "cost"]  # fmt: skip
+    assert found.verdict == "unmeasured" and exit_code([found]) == 2
+
+
 # -- what is shown -------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +367,18 @@ def test_the_summary_and_the_junit_file_say_the_same(tmp_path):
     suite = ET.fromstring(to_junit(verdicts, "s").partition("\n")[2])
     assert {k: suite.get(k) for k in ("tests", "failures", "errors")} == {"tests": "7", "failures": "2", "errors": "3"}
     assert len(suite.findall("testcase/failure")) == 2
+
+
+def test_names_cannot_break_the_summary_or_the_junit_file():
+    import xml.etree.ElementTree as ET
+
+    name = "a\x1b[31m\x00 `b` *c* [l](u) \\| <i> ]]>\r\n# d"
+    verdicts = [Verdict("ap", name, "regression", 0.5, 0.4, -0.1, note=name)]
+    text = markdown(verdicts, snapshot(), snapshot().model_copy(update={"suite": name}))
+    shown = "a?\\[31m? \\`b\\` \\*c\\* \\[l\\](u) \\\\\\| &lt;i> \\]\\]>  # d"
+    assert text.count(shown) == 3 and len(text.splitlines()) == 7
+    suite = ET.fromstring(to_junit(verdicts, name).partition("\n")[2])
+    assert suite.find("testcase").get("classname").startswith("a?[31m? `b`")
 
 
 def test_people_read_ap_on_the_scale_to_100_and_time_in_percent():
