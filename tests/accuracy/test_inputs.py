@@ -83,7 +83,7 @@ def test_categories_that_are_none_are_refused(world, categories):
 
 def test_messages_name_the_annotations_as_the_caller_does(world):
     gt, results = world
-    with pytest.raises(DataError, match="truth.json: "):
+    with pytest.raises(DataError, match=r"truth\.json: "):
         evaluate({**gt, "annotations": [3]}, results, bootstrap=0, gt_name="truth.json")
 
 

@@ -330,10 +330,8 @@ def test_matches_that_do_not_fit_together_are_refused(change):
 class Again(Bench):
     """A bench that measures `after` anew; it remembers which variants were asked for."""
 
-    asked: list[set[str]] = []
-
     def measure(self, metrics, variants=()) -> Snapshot:
-        self.asked.append(set(variants))
+        self.manifest["asked"].append(set(variants))
         kept = [r for r in self.manifest["after"].rows if r.label == "ref" or not variants or r.variant in variants]
         return snapshot(*kept)
 
@@ -341,16 +339,18 @@ class Again(Bench):
 def test_a_reference_that_became_slower_is_measured_again_with_all_the_others():
     before = snapshot(reference(), row("a"), row("b"))
     after = snapshot(reference(), row("a", centre=1.2), row("b", centre=1.2))
-    verdicts = confirm(judge(before, after, QUICK), before, Again({"after": after}, None, None, None), QUICK)
+    bench = Again({"after": after, "asked": []}, None, None, None)
+    verdicts = confirm(judge(before, after, QUICK), before, bench, QUICK)
     (slower,) = [v for v in verdicts if v.verdict == "regression"]
-    assert (slower.label, Again.asked[-1]) == ("ref", set()) and "confirmed" in slower.note
+    assert (slower.label, bench.manifest["asked"][-1]) == ("ref", set()) and "confirmed" in slower.note
 
 
 def test_a_regression_that_cannot_be_measured_again_is_none_and_no_pass():
     before = snapshot(reference(), row("a"), row("b"))
     after, lost = snapshot(reference(), row("a", macs=101), row("b")), snapshot(reference(), row("b"))
-    (found,) = [v for v in confirm(judge(before, after, QUICK), before, Again({"after": lost}, None, None, None), QUICK)
-                if v.label == "a" and v.metric == "cost"]  # fmt: skip
+    bench = Again({"after": lost, "asked": []}, None, None, None)
+    verdicts = confirm(judge(before, after, QUICK), before, bench, QUICK)
+    (found,) = [v for v in verdicts if (v.label, v.metric) == ("a", "cost")]
     assert found.verdict == "unmeasured" and exit_code([found]) == 2
 
 
