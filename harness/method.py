@@ -54,11 +54,14 @@ class PoseProtocol(BaseModel):
     codec: str = "biased"
     """crop transform + target encoder + flip shift: biased, unbiased, udp, udp_combined, simcc"""
     decoder: str = "quarter"
-    """argmax, quarter, dark, udp_dark, udp_combined, megvii, simcc, soft_argmax"""
+    """argmax, quarter, dark, udp_dark, udp_combined, simcc, soft_argmax"""
     dialect: Literal["hrnet", "mmpose0", "mmpose1"] = "hrnet"
     """whose border rules the decoder follows, where the code lines differ"""
     blur_kernel: int = 11
     """Gaussian kernel of dark, udp_dark, udp_combined and megvii, in heatmap pixels"""
+    beta: float = Field(20.0, gt=0, allow_inf_nan=False)
+    """of soft_argmax: softmax(beta x map). 1 is for networks trained with it; maps of a squared error lie in 0 to 1,
+    where only a large beta keeps the background from pulling every joint to the centre"""
     flip: bool = True
     """average with the mirrored image"""
     box_padding: float = 1.25
@@ -88,11 +91,17 @@ class PoseProtocol(BaseModel):
     """one-stage: the best persons of an image that are kept"""
 
     def applying(self, paradigm: Paradigm) -> dict[str, Any]:
-        """The fields that networks of this paradigm are run by, as JSON values."""
+        """The fields that networks of this paradigm are run by, as JSON values: `beta` where the decoder reads it."""
         fields = self.model_dump(mode="json")
+        unread = {"beta"} if self.decoder != "soft_argmax" else set()
+        return {name: fields[name] for name in PoseProtocol.fields_of(paradigm) if name not in unread}
+
+    @staticmethod
+    def fields_of(paradigm: Paradigm) -> list[str]:
+        """Names of the fields that have a meaning for networks of this paradigm."""
         if paradigm == "one-stage":
-            return {name: fields[name] for name in (*_ONE_STAGE, *_SHARED)}
-        return {name: value for name, value in fields.items() if name not in _ONE_STAGE}
+            return [*_ONE_STAGE, *_SHARED]
+        return [name for name in PoseProtocol.model_fields if name not in _ONE_STAGE]
 
 
 _ONE_STAGE = ("shortest_edge", "longest_edge", "resizing", "max_persons")
@@ -104,8 +113,9 @@ class Knob:
     """An option that a suite may sweep.
 
     `kind`: `build` changes the network, `run` the forward pass, `select` only chooses between stored results.
-    `choices` lists the allowed values; else a finite number, `low <= value <= high` (`low_open`: low itself is
-    excluded, -inf: no bound), or one of `words` that stand beside the numbers; None where that is the default.
+    `choices` lists the allowed values, `refused` says of values from elsewhere why they are not among them; else a
+    finite number, `low <= value <= high` (`low_open`: low itself is excluded, -inf: no bound), or one of `words` that
+    stand beside the numbers; None where that is the default.
     `excludes`: knobs that answer the same question, so that only one of them may be set.
     """
 
@@ -114,6 +124,7 @@ class Knob:
     default: Any
     help: str
     choices: tuple[Any, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
     low: float | None = None
     high: float | None = None
     low_open: bool = False
@@ -124,8 +135,9 @@ class Knob:
         """`value`, or a SuiteError that names the knob, the range and the place."""
         if self.choices:
             if value not in self.choices:
+                reason = self.refused.get(value, "") if isinstance(value, str) else ""
                 raise SuiteError(
-                    f"{self.name} is {value!r}",
+                    f"{self.name} is {value!r}" + (f": {reason}" if reason else ""),
                     where=where,
                     expected="one of " + ", ".join(map(str, self.choices)),
                 )
@@ -231,8 +243,9 @@ class Variant:
 
     `codecs` are those whose maps the network writes: one heatmap a joint, unless it says otherwise.
     `build(num_joints=, input_size=, **build_knobs)` gives a Predictor with random weights. A method that *is* a file
-    (ONNX) sets `open_file(path, **build_knobs)` instead. `note` is printed wherever the variant appears
-    ('reconstruction'). `published` selects rows of results/published by (method, variant) patterns.
+    (ONNX) sets `open_file(path, **build_knobs)` instead. `tag` stands behind the name wherever the variant is shown
+    ('reconstruction'), `note` says more below a table. `published` selects rows of results/published by
+    (method, variant) patterns.
     """
 
     name: str
@@ -246,9 +259,15 @@ class Variant:
     layouts: tuple[Layout, ...] = ()
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     open_file: Callable[..., Predictor] | None = None
+    tag: str = ""
     note: str = ""
     source: str = ""
     published: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What people are shown: the name, and the tag where there is one."""
+        return f"{self.name} ({self.tag})" if self.tag else self.name
 
     def knob(self, name: str, where: str = "") -> Knob:
         """The knob of that name (own or common), or a SuiteError with the near ones."""

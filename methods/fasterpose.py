@@ -19,7 +19,7 @@ from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trac
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts.arithmetic import conv_macs, deconv_macs
 from methods.parts.heads import deconv_layers
-from methods.parts.losses import LOSSES, as_heatmaps, start_from_prior
+from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, as_heatmaps, heatmap_loss, start_from_prior
 from methods.parts.names import renamed
 from methods.parts.resnet import DEPTHS, Bottleneck, ResNet
 
@@ -80,9 +80,10 @@ HEADS: dict[str, Callable[[int, int, int], nn.Sequential]] = {
 
 
 class FasterPose(nn.Module):
-    """(B, 3, H, W) -> logits (B, K, H/4, W/4); `predict` answers their sigmoid, in 0..1.
+    """(B, 3, H, W) -> logits (B, K, H/4, W/4); `predict` answers their sigmoid, in 0..1. With a squared error as
+    `loss`, which reads no logits, they are the heatmaps themselves.
 
-    `trunk` keeps its resolution low to the end, `head` is one of HEADS, `loss` one of the losses that read logits.
+    `trunk` keeps its resolution low to the end, `head` is one of HEADS, `loss` one of MAP_LOSSES.
     Raises UserError when H or W is not a multiple of the trunk's stride, or when the head does not fit the trunk.
     """
 
@@ -117,7 +118,7 @@ class FasterPose(nn.Module):
 
     def losses(self, batch: TrainBatch, progress: Progress) -> dict[str, Tensor]:
         """Card, section 4: no formula is published."""
-        return {"heatmap": LOSSES[self.loss](self(batch.images), batch.target, batch.weight)}
+        return {"heatmap": heatmap_loss(self.loss, self(batch.images), batch, progress)}
 
 
 def _head_macs(head: nn.Sequential, size: Size) -> int:
@@ -146,7 +147,7 @@ def _build_tiny(**options: Any) -> nn.Module:
     return FasterPose(ResNet(Bottleneck, (1, 2, 3), (24, 40, 96)), **options)
 
 
-_NOTE = "reconstruction"
+_TAG = "reconstruction"
 
 _LAYOUTS = (
     Layout(
@@ -196,8 +197,9 @@ _KNOBS = (
         "loss",
         "build",
         "rce_soft",
-        "reading of the regressive cross-entropy",
-        ("rce_soft", "rce_kl", "rce_abs", "rce_qfl"),
+        "reading of the regressive cross-entropy (rce_*), or another loss to compare it with",
+        MAP_LOSSES,
+        OTHER_LOSSES,
     ),
 )
 
@@ -215,7 +217,8 @@ def _variant(depth: int) -> Variant:
             "official_384x288": replace(_ASSUMED, input_size=(384, 288), target=TargetSpec("unbiased", 3.0, 4)),
             "quick": replace(_QUICK, lr=1e-3),
         },
-        note=_NOTE,
+        tag=_TAG,
+        note=_TAG,
         source="arXiv 2107.03215, abstract only",
     )
 
@@ -231,7 +234,8 @@ VARIANTS = (
         knobs=_KNOBS,
         layouts=_LAYOUTS[:1],
         recipes={"quick": _QUICK, "official": _ASSUMED},
-        note=f"{_NOTE}, small enough to train on a CPU in minutes",
+        tag=_TAG,
+        note=f"{_TAG}, small enough to train on a CPU in minutes",
         source="arXiv 2107.03215, abstract only, scaled down",
     ),
 )

@@ -17,7 +17,7 @@ from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trac
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts.heads import final_layer, final_layer_macs
 from methods.parts.hrnet import HRNet, HRNetShape
-from methods.parts.losses import MAP_LOSSES, as_heatmaps, heatmap_loss, start_from_prior
+from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, as_heatmaps, heatmap_loss, start_from_prior
 from methods.parts.names import renamed
 
 __all__ = ["VARIANTS", "HRNetPose"]
@@ -137,7 +137,9 @@ _QUICK = Recipe(
     differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
 )
 
-_LOSS = Knob("loss", "build", "mse_half", "training loss; those on logits answer their sigmoid", MAP_LOSSES)
+_LOSS = Knob(
+    "loss", "build", "mse_half", "training loss; those on logits answer their sigmoid", MAP_LOSSES, OTHER_LOSSES
+)
 
 
 def _recipes(width: int) -> dict[str, Recipe]:

@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts.heads import deconv_head_macs, deconv_layers, final_layer, final_layer_macs
-from methods.parts.losses import MAP_LOSSES, as_heatmaps, heatmap_loss, start_from_prior
+from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, as_heatmaps, heatmap_loss, start_from_prior
 from methods.parts.names import renamed
 from methods.parts.resnet import DEPTHS, BasicBlock, Bottleneck, ResNet
 
@@ -170,7 +170,9 @@ _QUICK = Recipe(
 )
 
 _STYLE = Knob("style", "build", "pytorch", "which convolution of a bottleneck has the stride", ("pytorch", "caffe"))
-_LOSS = Knob("loss", "build", "mse_half", "training loss; those on logits answer their sigmoid", MAP_LOSSES)
+_LOSS = Knob(
+    "loss", "build", "mse_half", "training loss; those on logits answer their sigmoid", MAP_LOSSES, OTHER_LOSSES
+)
 
 
 def _variant(depth: int) -> Variant:

@@ -151,10 +151,14 @@ def _units(ablated: Ablated) -> str:
 
 def _training(ablated: Ablated) -> str:
     train, seeds = ablated.train, sorted({row.seed for row in ablated.rows})
+    swept = sorted({name for row in ablated.rows for name in row.swept if name.startswith("train.")})
     length = f", {train['epochs']} epochs" if train.get("epochs") else ""
+    if "train.epochs" in swept:
+        length = ", as many epochs as the row says (0: not trained)"
     limit = f", the first {train['limit']} training images" if train.get("limit") else ""
-    text = f"Every network was trained by the run: recipe {plain_text(train.get('recipe'))}{length}{limit}, "
-    text += f"from random weights, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}."
+    start = f"the weights '{plain_text(train['from'])}'" if train.get("from") else "random weights"
+    text = f"The networks were trained by the run: recipe {plain_text(train.get('recipe'))}{length}{limit}, "
+    text += f"from {start}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}."
     if len(seeds) == 1:
         return text + " One seed: the intervals do not say what another training would give."
     return text + (" From so few seeds the intervals are rough." if len(seeds) < _FEW_SEEDS else "")

@@ -127,7 +127,9 @@ def published_points(rows: Sequence[RowData], x: str = "gmacs") -> list[Point]:
 def _label(row: RowData) -> str:
     """What a point is called, cut where it is very long; on a curve only its first point is called so."""
     short = row.label if len(row.label) <= _LONGEST_LABEL else f"{row.label[: _LONGEST_LABEL - 3]}..."
-    return f"{short} ({row.note})" if row.note and len(row.note) <= _LONGEST_NOTE else short
+    return (
+        f"{short} ({row.note})" if row.note and row.note not in row.label and len(row.note) <= _LONGEST_NOTE else short
+    )
 
 
 def pareto(found: Sequence[tuple[float, float]]) -> list[int]:

@@ -88,6 +88,8 @@ def _identity() -> list[_Filled]:
 
 
 def _method(row: RowData) -> Value:
+    if row.note in row.label:
+        return Value(text=row.label)
     if len(row.note) <= _LONG_NOTE:
         return Value(text=f"{row.label} ({row.note})" if row.note else row.label)
     return Value(text=row.label, note=row.note)

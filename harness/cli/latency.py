@@ -145,7 +145,7 @@ def _print_latency(results: Mapping[str, LatencyResult], beside: Mapping[str, Ma
     for name, r in results.items():
         warm = f"{r.warmup}{'' if r.warmed_up else ' (not stationary)'}"
         cells = (_interval(r.median), _interval(r.p90), _interval(r.p99), _interval(r.ratio, 3))
-        table.add_row(name, *cells, str(r.median.n), str(r.rejected), f"{r.cpu_ratio:.2f}", warm)
+        table.add_row(find_variant(name).title, *cells, str(r.median.n), str(r.rejected), f"{r.cpu_ratio:.2f}", warm)
     out.print(table)
     for name, r in results.items():
         if r.median.reason:
@@ -160,7 +160,7 @@ def _print_beside(beside: Mapping[str, Mapping[str, Any]]) -> None:
         line = found["roofline"]
         share = "n/a" if line["share"] is None else f"{100 * line['share']:.1f} %"
         numbers = (found["peak_memory_mb"], found["energy"]["joules_per_call"], line["gmacs_per_second"])
-        table.add_row(name, *("n/a" if n is None else f"{n:.4g}" for n in numbers), share)
+        table.add_row(find_variant(name).title, *("n/a" if n is None else f"{n:.4g}" for n in numbers), share)
     out.print(table)
     for peak in next(iter(beside.values()))["roofline"]["peaks"]:
         rates = f"matrix product {peak['gemm']:.4g}, 3x3 convolution {peak['convolution']:.4g} gmacs/s"

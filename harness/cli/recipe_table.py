@@ -34,7 +34,7 @@ def show(variant: Variant, name: str, settings: Settings, as_json: bool) -> None
         print(json.dumps({**plain, "parameter_groups": groups}, indent=2))
         return
     console, differs = Console(), plain.pop("differs")
-    console.print(_fields(f"{variant.name}, recipe {name}", plain))
+    console.print(_fields(f"{variant.title}, recipe {name}", plain))
     console.print(_groups(groups))
     console.print("Departs from its source:" if differs else "Departs from its source in nothing.")
     for line in differs:

@@ -16,13 +16,16 @@ class Decoding:
     decoder: str
     dialect: str
     blur_kernel: int
+    beta: float = 1.0
 
     @classmethod
     def of(cls, protocol: PoseProtocol) -> Decoding:
-        """The decoding of a protocol; a kernel size that the decoder ignores does not tell two apart."""
-        blurs = protocol.decoder in ("dark", "udp_dark", "udp_combined", "megvii")
-        return cls(protocol.decoder, protocol.dialect, protocol.blur_kernel if blurs else 0)
+        """The decoding of a protocol; what the decoder ignores does not tell two apart."""
+        blurs = protocol.decoder in ("dark", "udp_dark", "udp_combined")
+        beta = protocol.beta if protocol.decoder == "soft_argmax" else 1.0
+        return cls(protocol.decoder, protocol.dialect, protocol.blur_kernel if blurs else 0, beta)
 
     @property
     def name(self) -> str:
-        return f"{self.decoder}-{self.dialect}-{self.blur_kernel}"
+        softness = f"-{self.beta:g}" if self.decoder == "soft_argmax" else ""
+        return f"{self.decoder}-{self.dialect}-{self.blur_kernel}{softness}"

@@ -71,7 +71,7 @@ class TopDownRunner(Runner):
 
     def decode(self, maps: np.ndarray, how: Decoding, centers: np.ndarray, scales: np.ndarray) -> np.ndarray:
         """Heatmaps -> (B, K, 3): x, y in image pixels, score."""
-        coords, scores = decode(maps, how.decoder, dialect=how.dialect, blur_kernel=how.blur_kernel)
+        coords, scores = decode(maps, how.decoder, dialect=how.dialect, blur_kernel=how.blur_kernel, beta=how.beta)
         size = maps.shape[-2:]
         points = to_image(coords, centers, scales, size, udp=self.codec.udp)
         return np.concatenate([points, scores[..., None]], axis=-1).astype(np.float32)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from harness.errors import UserError, unknown_name
 from harness.pose.decoders import DECODERS
+from harness.pose.targets import ENCODERS
 
-__all__ = ["CODECS", "Codec", "check_codec"]
+__all__ = ["CODECS", "Codec", "check_codec", "check_targets"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Codec:
 CODECS: dict[str, Codec] = {
     codec.name: codec
     for codec in (
-        Codec("biased", False, "msra", True, ("quarter", "argmax", "dark", "megvii", "soft_argmax")),
+        Codec("biased", False, "msra", True, ("quarter", "argmax", "dark", "soft_argmax")),
         Codec("unbiased", False, "unbiased", True, ("dark", "quarter", "argmax", "soft_argmax")),
         Codec("udp", True, "udp", False, ("udp_dark", "dark", "quarter", "argmax", "soft_argmax")),
         Codec("udp_combined", True, "udp_combined", False, ("udp_combined",)),
@@ -70,3 +71,36 @@ def check_codec(codec: str, decoder: str) -> Codec:
             expected=" or ".join(found.decoders),
         )
     return found
+
+
+_ENCODES = {"udp_combined": "three channels a joint (class, dx, dy)", "simcc": "two vectors of bins a joint"}
+_FOR_UDP = ("udp", "udp_combined")
+_ZERO_TO_ONE = ("bce", "rce_soft", "rce_kl", "rce_abs", "rce_qfl", "focal")
+
+
+def check_targets(encoder: str, codec: str, loss: str | None = None) -> None:
+    """UserError, with the reason, where a network of `codec` cannot be trained on targets of `encoder` with `loss`
+    (None: a squared error)."""
+    if encoder not in ENCODERS:
+        what, hint = unknown_name("target encoder", encoder, ENCODERS)
+        raise UserError(what, hint=hint)
+    together = f"targets '{encoder}' do not go with"
+    if _ENCODES.get(encoder) != _ENCODES.get(codec):
+        ours, theirs = (_ENCODES.get(name, "one map a joint") for name in (encoder, codec))
+        raise UserError(
+            f"{together} codec '{codec}': they are {ours}, its networks write {theirs}",
+            expected=f"the codec's own encoder, {CODECS[codec].encoder}",
+        )
+    if (encoder in _FOR_UDP) != CODECS[codec].udp:
+        crop = "UDP" if encoder in _FOR_UDP else "plain"
+        raise UserError(
+            f"{together} codec '{codec}': they are placed for the {crop} crop, and the codec crops the other way, "
+            "which would shift every joint",
+            expected=f"the codec's own encoder, {CODECS[codec].encoder}",
+        )
+    if loss == "focal" and encoder != "msra":
+        reason = "its positives are pixels whose target is exactly 1, which only targets rounded to a pixel have"
+        raise UserError(f"{together} loss '{loss}': {reason}", expected="target.encoder=msra, or another loss")
+    if loss in _ZERO_TO_ONE and encoder == "megvii":
+        reason = "it reads targets as probabilities, and these reach 255"
+        raise UserError(f"{together} loss '{loss}': {reason}", expected="another encoder, or a squared error")

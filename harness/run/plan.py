@@ -36,9 +36,11 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a suite, the passes still to run, and rough figures of time and disk."""
+    """The cells of a suite, the trainings and passes still to run, and rough figures of time and disk. The passes, the
+    persons and the minutes are those of rows that have their weights already."""
 
     cells: tuple[PlannedCell, ...]
+    trainings: int
     passes: int
     persons: int
     minutes: float | None
@@ -47,6 +49,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         return {
             "cells": [vars(c) for c in self.cells],
+            "trainings": self.trainings,
             "passes": self.passes,
             "persons": self.persons,
             "minutes": self.minutes,
@@ -57,6 +60,8 @@ class Plan:
         """The plan as a table for the terminal."""
         minutes = "unknown (no cost records yet)" if self.minutes is None else f"about {self.minutes:.1f}"
         work = f"{self.passes} passes over {self.persons} persons to run"
+        if self.trainings:
+            work = f"{self.trainings} trainings, each followed by its pass; besides {work}"
         caption = f"{work}; minutes: {minutes}; disk: {self.megabytes:.0f} MB"
         table = Table(caption=caption)
         for head in ("cell", "pass", "cost", "accuracy", "latency"):
@@ -83,11 +88,13 @@ def plan_suite(suite: Suite, store: Store, sources: Sources, marked: Marked | No
             number = numbers.setdefault(joint_key(session, row), len(numbers) + 1)
         if state == "to do" and number is not None:
             waiting.setdefault(number, row)
-        planned.append(PlannedCell(row.cell.label, number, states[row]))
+        seed = f", seed {row.cell.seed}" if len(suite.seeds) > 1 else ""
+        planned.append(PlannedCell(row.cell.label + seed, number, states[row]))
     persons = sum(_work(session, row) for row in waiting.values() if row.variant.paradigm == "top-down")
     gmacs = [_gmacs(session, row) for row in waiting.values()]
     minutes = None if None in gmacs else sum(g for g in gmacs if g is not None) / _GMACS_PER_SECOND / 60
-    return Plan(tuple(planned), len(waiting), persons, minutes, persons * _BYTES_PER_POSE * 2 / 1e6)
+    trainings = {training.id for row, training in session.trainings.items() if row.weights is None}
+    return Plan(tuple(planned), len(trainings), len(waiting), persons, minutes, persons * _BYTES_PER_POSE * 2 / 1e6)
 
 
 def _states(session: Session, suite: Suite) -> dict[Row, dict[str, str]]:
@@ -101,6 +108,8 @@ def _states(session: Session, suite: Suite) -> dict[Row, dict[str, str]]:
         if accuracy:
             with session.guard([row], "accuracy"):
                 state["accuracy"] = state_of_accuracy(session, row, accuracy)
+            if row in session.trainings and row.weights is None and "accuracy" not in row.failed:
+                state["accuracy"] = "to do, after its training"
         if latency:
             state["latency"] = _state_of_latency(session, row, latency)
         state |= {name: reason for name, reason in row.reasons.items() if name not in state}

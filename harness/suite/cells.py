@@ -10,9 +10,9 @@ from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
-from harness.errors import SuiteError, unknown_name
+from harness.errors import SuiteError, UserError, unknown_name
 from harness.method import Knob, PoseProtocol, Variant, find_variant
-from harness.pose.codecs import check_codec
+from harness.pose.codecs import check_codec, check_targets
 from harness.suite.file import Marked
 from harness.suite.schema import BoxesFrom, Cell, MethodSpec, Suite, TrainSpec
 
@@ -36,6 +36,8 @@ def expand(suite: Suite, marked: Marked | None = None) -> list[Cell]:
             for values in _design(suite.design, spec, where):
                 cell = _cell(suite, spec, variant, values, seed, where)
                 training = _training(suite.train, {**spec.set, **values}, where)
+                if training is not None:
+                    _check_targets(variant, cell, training, where)
                 cells.append(cell.model_copy(update={"line": index, "train": training}))
     return cells
 
@@ -105,6 +107,18 @@ def _check_recipe(variant: Variant, name: str, where: str) -> None:
         raise SuiteError(what, where=where, hint=hint)
 
 
+def _check_targets(variant: Variant, cell: Cell, train: TrainSpec, where: _Where) -> None:
+    """What is trained on can be learned by this network, and is what its crops at test time ask for."""
+    if variant.paradigm == "one-stage":
+        return
+    encoder = str(train.set.get("target.encoder", variant.recipes[train.recipe].target.encoder))
+    for codec in (variant.protocol.codec, cell.protocol.codec):
+        try:
+            check_targets(encoder, codec, cell.build.get("loss"))
+        except UserError as error:
+            raise SuiteError(error.what, where=where(), expected=error.expected, hint=error.hint) from None
+
+
 class _Where:
     """`file:line` of a key of one method line."""
 
@@ -124,6 +138,10 @@ def _design(design: str, spec: MethodSpec, where: _Where) -> Iterator[dict[str, 
     for name, values in spec.sweep.items():
         if not values:
             raise SuiteError(f"sweep of {name} has no values", where=where("sweep", name))
+        if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
+            raise SuiteError(
+                f"sweep of {name} has a value twice", where=where("sweep", name), expected="each value once"
+            )
     if design == "grid":
         for combination in itertools.product(*spec.sweep.values()):
             yield dict(zip(spec.sweep, combination))
@@ -158,7 +176,7 @@ def _cell(
     run = {"dtype": "float32", "runtime": "eager"} | {n: v for n, v in knobs.items() if kinds[n] == "run"}
     size = _size(chosen.get("input_size") or variant.input_size, where("set", "input_size"))
     return Cell(
-        label=_label(variant.name, spec, values),
+        label=_label(variant.title, spec, values),
         variant=variant.name,
         input_size=size,
         build={n: v for n, v in knobs.items() if kinds[n] == "build"},
@@ -200,7 +218,7 @@ def _changes(suite: Suite, spec: MethodSpec, chosen: Mapping[str, Any], where: _
 def _check_applying(variant: Variant, spec: MethodSpec, chosen: Mapping[str, Any], where: _Where) -> None:
     """A method line sets only what its network is run by; what the suite sets for all may concern the others."""
     own = {n.removeprefix("protocol."): n for n in (*spec.protocol, *chosen)}
-    for field in own.keys() & PoseProtocol.model_fields.keys() - variant.protocol.applying(variant.paradigm).keys():
+    for field in own.keys() & PoseProtocol.model_fields.keys() - set(PoseProtocol.fields_of(variant.paradigm)):
         place = where("protocol" if field in spec.protocol else "sweep" if own[field] in spec.sweep else "set")
         expected = f"what a {variant.paradigm} network is run by"
         raise SuiteError(f"{field} has no meaning for {variant.name}", where=place, expected=expected)
@@ -226,7 +244,11 @@ def _protocol(
         place = _place(suite, spec, name, where)
         raise SuiteError(f"{name} is {changes[name]!r}", where=place, expected=_allowed(name)) from None
     if variant.paradigm == "top-down":
-        check_codec(protocol.codec, protocol.decoder)
+        try:
+            check_codec(protocol.codec, protocol.decoder)
+        except UserError as error:
+            place = _place(suite, spec, "decoder" if "decoder" in changes else "codec", where)
+            raise SuiteError(error.what, where=place, expected=error.expected, hint=error.hint) from None
         if protocol.codec not in variant.codecs:
             raise SuiteError(
                 f"{variant.name} does not write the maps that codec '{protocol.codec}' reads",

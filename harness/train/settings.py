@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from harness.errors import SuiteError, unknown_name
+from harness.errors import SuiteError, UserError, unknown_name
 from harness.method import Variant
+from harness.pose.codecs import check_targets
 from harness.suite.file import named_value, parse_value
 from harness.train import recipes
 from harness.train.recipes import Recipe, with_epochs
 
-__all__ = ["Settings", "settled", "with_fields"]
+__all__ = ["Settings", "check_parts", "settled", "with_fields"]
 
 _OWN = ("groups", "differs", "source")  # not for the command line
 
@@ -48,7 +49,18 @@ def settled(variant: Variant, recipe: Recipe, assignments: Sequence[str]) -> Set
             size = _size(text, where)
         else:
             recipe = _changed(recipe, name.removeprefix("recipe."), value, where, [*knobs, "input_size"])
+    check_parts(variant, recipe, build, variant.protocol.codec, "--set")
     return Settings(recipe, build, size)
+
+
+def check_parts(variant: Variant, recipe: Recipe, build: Mapping[str, Any], codec: str, where: str) -> None:
+    """SuiteError, with the reason, where target, crop, loss and network of a training do not go together."""
+    if variant.paradigm == "one-stage":
+        return
+    try:
+        check_targets(recipe.target.encoder, codec, build.get("loss"))
+    except UserError as error:
+        raise SuiteError(error.what, where=where, expected=error.expected, hint=error.hint) from None
 
 
 def with_fields(recipe: Recipe, values: Mapping[str, Any], where: str = "train.set") -> Recipe:

@@ -15,11 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.errors import UserError
+
 __all__ = [
     "BIAS_PRIOR",
     "LOGITS",
     "LOSSES",
     "MAP_LOSSES",
+    "OTHER_LOSSES",
     "as_heatmaps",
     "bce",
     "dsnt",
@@ -57,10 +60,10 @@ def mse_half(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def ohkm(pred: Tensor, target: Tensor, weight: Tensor, topk: int = 8) -> Tensor:
     """`mse_half` over the `topk` joints of each person that are worst (online hard keypoint mining, CPN).
 
-    Raises ValueError with fewer than `topk` joints.
+    Raises UserError with fewer than `topk` joints.
     """
     if pred.shape[1] < topk:
-        raise ValueError(f"ohkm takes the {topk} worst joints, there are only {pred.shape[1]}")
+        raise UserError(f"ohkm takes the {topk} worst joints, there are only {pred.shape[1]}", hint="another loss")
     per_joint = 0.5 * _by_joint(weight, pred).square() * _squared_error(pred, target)  # (B, K)
     return torch.topk(per_joint, topk, dim=1).values.mean()
 
@@ -202,7 +205,9 @@ def _weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
 
 def _map_mean(maps: Tensor) -> Tensor:
     """(B, K, h, w) -> (B, K). As a sum, because the gradient of a mean would fill maps of the same size."""
-    return maps.sum(dim=(2, 3)) / maps[0, 0].numel()
+    # in float32 at least: the sum of a map of half precision may pass the largest number of float16
+    wide = torch.promote_types(maps.dtype, torch.float32)
+    return maps.sum(dim=(2, 3), dtype=wide) / maps[0, 0].numel()
 
 
 def _by_joint(weight: Tensor, maps: Tensor) -> Tensor:
@@ -236,3 +241,10 @@ LOGITS = frozenset({"bce", "rce_soft", "rce_kl", "rce_abs", "rce_qfl", "focal"})
 
 MAP_LOSSES = tuple(name for name in LOSSES if name not in {"udp_combined", "simcc_kl", "dsnt"})
 """Losses of one map per joint against a heatmap target: those that are interchangeable."""
+
+OTHER_LOSSES = {
+    "udp_combined": "it compares three channels a joint (class, dx, dy), and this network writes one",
+    "simcc_kl": "it compares two vectors of bins a joint, and this network writes a map",
+    "dsnt": "it needs the joints' coordinates beside the map, and this network is trained on maps alone",
+}
+"""Why the others do not go with a network that writes one map a joint."""

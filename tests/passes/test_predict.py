@@ -19,6 +19,7 @@ from harness.passes.replay import load_pass, resolve_threshold, seal_pass, selec
 from harness.pose.decoders import decode, to_image
 from harness.pose.flip import flip_back
 from harness.pose.skeletons import COCO
+from harness.pose.targets import encode
 
 QUARTER = Decoding("quarter", "hrnet", 0)
 DARK = Decoding("dark", "hrnet", 11)
@@ -201,3 +202,13 @@ def test_a_compiled_network_gives_the_same_maps_and_leaves_the_network_as_it_was
     ours, plain = (r.forward_many(images, [{}])[0].exits[-1] for r in (compiled, runner))
     assert float((ours - plain).abs().max() / plain.abs().max()) < 1e-4
     assert runner.predictor._compiled_call_impl is None
+
+
+@pytest.mark.parametrize("peak", [1.0, 0.7])
+def test_soft_argmax_finds_the_joints_on_maps_of_a_squared_error(runner, peak):
+    joints = np.array([[[10.0, 15.0], [37.5, 50.0]]]) * 4
+    maps, _ = encode("unbiased", joints, np.ones((1, 2)), input_size=(256, 192), heatmap_size=(64, 48), sigma=2.0)
+    how = Decoding.of(PoseProtocol(decoder="soft_argmax"))
+    centers, scales = np.array([[96.0, 128.0]]), np.array([[0.96, 1.28]])
+    points = runner.decode((peak * maps).astype(np.float32), how, centers, scales)
+    assert np.abs(points[..., :2] - joints).max() < 2 and how.name != Decoding.of(PoseProtocol()).name

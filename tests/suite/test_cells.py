@@ -79,3 +79,54 @@ def test_ranges_are_written_as_people_write_them():
         Knob("a", "run", 1, "", low=float("-inf")).range_text(),
     ]
     assert texts == ["0 < a <= 1", "0 <= a", "a <= 4 or 'auto'", "a finite number"]
+
+
+def suite_of(folder: Path, text: str):
+    path = folder / "s.yaml"
+    path.write_text(text)
+    return expand(*load_suite(path))
+
+
+TRAINED = """name: s
+train: {recipe: quick%s}
+protocol: {%s}
+methods:
+  - {variant: fasterpose_tiny, sweep: {%s}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "protocol", "sweep", "reason"),
+    [
+        ("", "codec: udp, decoder: udp_dark", "flip: [true]", "placed for the plain crop"),
+        (", set: {target.encoder: simcc}", "", "flip: [true]", "two vectors of bins"),
+        ("", "", "loss: [rce_soft, focal]", "exactly 1"),
+        ("", "", "loss: [rce_soft, dsnt]", "coordinates"),
+    ],
+)
+def test_a_training_whose_parts_do_not_go_together_is_refused_before_it_begins(
+    tmp_path, settings, protocol, sweep, reason
+):
+    with pytest.raises(SuiteError, match=rf"(?s)s\.yaml:5: .*{reason}"):
+        suite_of(tmp_path, TRAINED % (settings, protocol, sweep))
+
+
+def test_a_decoder_that_does_not_go_with_the_codec_is_refused_where_it_stands(tmp_path):
+    with pytest.raises(SuiteError, match=r"s\.yaml:4: decoder simcc does not go with codec udp"):
+        cells_of(tmp_path, "sweep: {decoder: [quarter, simcc]}")
+
+
+def test_a_value_that_is_swept_twice_is_refused(tmp_path):
+    with pytest.raises(SuiteError, match=r"s\.yaml:4: sweep of decoder has a value twice"):
+        cells_of(tmp_path, "sweep: {decoder: [quarter, quarter]}")
+
+
+def test_beta_belongs_to_soft_argmax_alone(tmp_path):
+    (soft, *_) = cells_of(tmp_path, "set: {decoder: soft_argmax, protocol.beta: 5}")
+    (plain, *_) = cells_of(tmp_path, "set: {decoder: quarter}")
+    assert soft.protocol.applying("top-down")["beta"] == 5 and "beta" not in plain.protocol.applying("top-down")
+
+
+def test_a_reconstruction_says_so_in_every_label(tmp_path):
+    for cell in suite_of(tmp_path, TRAINED % ("", "", "head: [project_shuffle, bilinear]")):
+        assert cell.label.startswith("fasterpose_tiny (reconstruction) head=")

@@ -46,6 +46,11 @@ def test_lists_and_choices_are_read():
         ("input_size=384", "input_size is '384'"),
         ("groups=none", "unknown knob or field"),
         ("epochs", "--set epochs"),
+        ("target.encoder=simcc", "two vectors of bins a joint, its networks write one map"),
+        ("target.encoder=udp", "placed for the UDP crop"),
+        ("loss=focal", "exactly 1"),
+        ("loss=dsnt", "needs the joints' coordinates"),
+        ("loss=simcc_kl", "two vectors of bins"),
     ],
 )
 def test_what_is_not_there_or_not_allowed_is_refused(assignment, message):

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.errors import UserError
 from harness.method import find_variant
 from harness.train.recipes import Progress, TrainBatch
 from methods.parts.losses import (
@@ -68,7 +69,7 @@ def test_ohkm_takes_the_worst_joints_of_each_person():
 
 
 def test_ohkm_refuses_fewer_joints_than_it_takes():
-    with pytest.raises(ValueError, match="8 worst joints"):
+    with pytest.raises(UserError, match="8 worst joints"):
         ohkm(*_sample(joints=7))
 
 
@@ -122,6 +123,14 @@ def test_losses_on_logits_and_their_gradients_are_finite_at_the_far_ends(name, d
     z = torch.tensor([-100.0, -100, -100, 0, 0, 100, 100, 100], dtype=dtype).reshape(1, 1, 2, 4).requires_grad_()
     t = torch.tensor([0.0, 0.5, 1, 0, 1, 0, 0.5, 1], dtype=dtype).reshape(1, 1, 2, 4)
     value = LOSSES[name](z, t, torch.ones(1, 1))
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(z.grad).all()
+
+
+@pytest.mark.parametrize("name", MAP_LOSSES)
+def test_a_map_of_half_precision_does_not_pass_the_largest_number(name):
+    z = torch.full((1, 8, 64, 48), 100.0, dtype=torch.float16, requires_grad=True)
+    value = LOSSES[name](z, torch.zeros(1, 8, 64, 48, dtype=torch.float16), torch.ones(1, 8))
     value.backward()
     assert torch.isfinite(value) and torch.isfinite(z.grad).all()
 
