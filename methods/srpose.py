@@ -213,6 +213,8 @@ _RESNET, _HRNET, _VIT = "layer4.0.conv1.weight", "transition1.0.0.weight", "bloc
 
 # QUIRK: the official code adds the quarter offset whatever its configuration says (its rows "w/o Post." need
 # decoder argmax). Its flip shift copies a tensor onto itself in place, which smears it on a CPU; ours does not.
+# Of a map without a positive value it answers the last cell, ours (0, 0) as HRNet's code does; the score is 0 or less
+# either way.
 _PROTOCOL = PoseProtocol(codec="biased", decoder="quarter", dialect="hrnet")
 
 _OFFICIAL = Recipe(

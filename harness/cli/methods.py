@@ -24,13 +24,15 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class _Row:
-    """`gmacs_note`: why there are none, or of which forward they are. Published: COCO val2017, detector boxes."""
+    """`params` of inference, `params_train_only` beside them. `gmacs_note`: why there are none, or of which forward they
+    are. Published: COCO val2017, detector boxes."""
 
     variant: str
     method: str
     paradigm: str
     input_size: tuple[int, int]
     params: int | None
+    params_train_only: int
     gmacs: float | None
     gmacs_note: str
     published_ap: float | None
@@ -63,7 +65,7 @@ def methods(
 
 
 def _row(variant: Variant) -> _Row:
-    params, macs, note = _size(variant)
+    params, train_only, macs, note = _size(variant)
     beside = _published(variant)
     return _Row(
         variant.name,
@@ -71,6 +73,7 @@ def _row(variant: Variant) -> _Row:
         variant.paradigm,
         variant.input_size,
         params,
+        train_only,
         None if macs is None else macs / 1e9,
         note,
         beside.get("ap"),
@@ -81,25 +84,29 @@ def _row(variant: Variant) -> _Row:
     )
 
 
-def _size(variant: Variant) -> tuple[int | None, int | None, str]:
-    """(parameters, macs, remark on the macs). A network of constant cost is built without memory and not run."""
+def _size(variant: Variant) -> tuple[int | None, int, int | None, str]:
+    """(parameters of inference, those that only training uses, macs, remark on the macs).
+
+    A network of constant cost is built without memory and not run.
+    """
     import torch
 
     from harness.cost.macs import parameters
 
     if variant.build is None:
-        return None, None, "the network is a file"
+        return None, 0, None, "the network is a file"
     options = {"num_joints": 17, "input_size": variant.input_size}
     try:
         with torch.device("meta"):
             predictor: Any = variant.build(**options)
     except (NotImplementedError, RuntimeError):  # an initialisation that needs values
         predictor = variant.build(**options)
-    params = parameters(predictor).total
+    found = parameters(predictor)
+    params = (found.inference, found.total - found.inference)
     try:
-        return params, int(predictor.macs({})), ""
+        return (*params, int(predictor.macs({})), "")
     except (KeyError, TypeError, ValueError, IndexError, HarnessError):
-        return (params, *_cost_of_a_run(variant))
+        return (*params, *_cost_of_a_run(variant))
 
 
 def _cost_of_a_run(variant: Variant) -> tuple[int | None, str]:
@@ -129,6 +136,11 @@ def _published(variant: Variant) -> dict[str, Any]:
     return {"ap": float(row["ap"]), **{k: str(row[k]) for k in ("gflops_text", "convention", "source")}}
 
 
+def _training_parts(row: _Row) -> str:
+    million = row.params_train_only / 1e6
+    return f"and {million:.2f} M parameters that only training uses" if million else ""
+
+
 def _print(rows: list[_Row]) -> None:
     right = [Column(n, justify="right") for n in ("input", "params M", "gmacs", "AP published", "GFLOPs published")]
     table = Table("method", *right, "convention", "note")
@@ -141,6 +153,6 @@ def _print(rows: list[_Row]) -> None:
             "" if r.published_ap is None else f"{r.published_ap:.1f}",
             r.published_gflops,
             r.convention,
-            "; ".join(filter(None, (r.gmacs_note if r.gmacs is not None else "", r.note))),
+            "; ".join(filter(None, (r.gmacs_note if r.gmacs is not None else "", _training_parts(r), r.note))),
         )
     Console(width=None if Console().is_terminal else 160, highlight=False).print(table)

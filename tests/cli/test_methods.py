@@ -24,9 +24,14 @@ def test_a_pattern_chooses_and_published_figures_stand_beside():
     rows = _listed("simplebaseline_r*")
     assert {"simplebaseline_r50", "simplebaseline_r101", "simplebaseline_r152"} <= set(rows)
     row = rows["simplebaseline_r50"]
-    assert (row["params"], row["gmacs"]) == (33_999_697, 5.4263808)
+    assert row["params_train_only"] == 0 and (row["params"], row["gmacs"]) == (33_999_697, 5.4263808)
     assert (row["published_ap"], row["published_gflops"], row["convention"]) == (70.4, "8.9", "hrnet-readme")
     assert row["published_source"]
+
+
+def test_parameters_of_training_stand_apart():
+    row = _listed("srpose_hrnet_w32")["srpose_hrnet_w32"]
+    assert (round(row["params"] / 1e6, 2), row["params_train_only"]) == (29.95, 317_696)
 
 
 def test_part_of_a_name_is_enough_and_notes_are_shown():
