@@ -24,8 +24,8 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class _Row:
-    """`params` of inference, `params_train_only` beside them. `gmacs_note`: why there are none, or of which forward they
-    are. Published: COCO val2017, detector boxes."""
+    """`params` of inference, `params_train_only` beside them. `gmacs_note`: why there are none, or of which forward
+    they are. Published: COCO val2017, detector boxes."""
 
     variant: str
     method: str

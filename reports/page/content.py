@@ -13,6 +13,7 @@ from reports.grounds import persons_of, timing_of, worded
 from reports.model import NOT_HERE, Table, Value
 from reports.origin import origin_of
 from reports.page.pool import Pool
+from reports.published import published_ap
 from reports.rows import RowData, plain_text
 
 __all__ = ["Picture", "content"]
@@ -55,6 +56,7 @@ def content(
                 "y": {name: _numbers(q.stat(row, name)) for name in metrics},
                 "records": [[name, pool.record(record)] for name, record in row.records.items()],
                 "protocol": pool.fields(_protocol(row)),
+                **_published(row),
             }
         )
     return {
@@ -72,6 +74,12 @@ def content(
         "pictures": _pictures(rows, pictures),
         **pool.to_json(),
     }
+
+
+def _published(row: RowData) -> dict[str, float]:
+    """The published AP of the same images and kind of boxes, where there is one."""
+    found = published_ap(row)
+    return {} if found is None or found.value is None else {"published": found.value}
 
 
 def _stats(row: RowData) -> Mapping[str, Any]:

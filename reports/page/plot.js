@@ -47,7 +47,15 @@ function tracesOf(found, best) {
     };
   });
   const line = { type: "scatter", mode: "lines", x: best.map((p) => p.x[0]), y: best.map((p) => p.y[0]), line: { shape: "hv", dash: "dot", width: 1.5, color: variable("--quiet") }, hoverinfo: "skip" };
-  return [line, ...traces, ...rings(found, best)];
+  return [line, ...traces, ...published(found), ...rings(found, best)];
+}
+
+// Hollow: what the papers print, beside our points of the same network.
+function published(found) {
+  const own = found.filter((p) => state.metric === "AP" && p.row.published !== undefined);
+  if (!own.length) return [];
+  const marker = { size: 11, color: own.map((p) => colour(p.row.method)), symbol: own.map((p) => `${SYMBOLS[p.row.method % SYMBOLS.length]}-open`), line: { width: 1.5 } };
+  return [{ type: "scatter", mode: "markers", x: own.map((p) => p.x[0]), y: own.map((p) => p.row.published), customdata: own.map((p) => p.index), marker, hoverinfo: "none" }];
 }
 
 // Rings around the answer to the budget and around the configuration that was kept.
@@ -92,7 +100,7 @@ function drawPlot() {
   const best = front(found);
   pointed = [...found].sort((a, b) => a.x[0] - b.x[0]);
   window.Plotly.react("plot", tracesOf(found, best), layoutOf(found, best), { responsive: true, displayModeBar: false });
-  byId("axis-note").textContent = axis() ? `${axis().title}: ${axis().note}. Bars: 95 % interval; for gmacs the 5th to 95th percentile of the persons. Dotted: Pareto front.${narrow() ? "" : " Drag to zoom, double-click to see all."}` : "";
+  byId("axis-note").textContent = axis() ? `${axis().title}: ${axis().note}. Bars: 95 % interval; for gmacs the 5th to 95th percentile of the persons. Dotted: Pareto front.${published(found).length ? " Hollow: published, same images and kind of boxes." : ""}${narrow() ? "" : " Drag to zoom, double-click to see all."}` : "";
 }
 
 function drawLegend() {

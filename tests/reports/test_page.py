@@ -151,6 +151,16 @@ def test_rows_on_other_persons_are_on_other_ground(made):
     assert [row["ground"] for row in data["rows"]] == [0, 1] and len(set(data["grounds"])) == 2
 
 
+def test_a_published_ap_stands_beside_a_row_of_the_same_images_and_boxes_alone(made):
+    boxes = {"box_source": "COCO_val2017_detections_AP_H_56_person.json"}
+    rows = [
+        made.row("a", variant="hrnet_w32", gmacs=7.1, ap=0.74, data="coco_val2017", more=boxes),
+        made.row("b", variant="hrnet_w32", gmacs=7.1, ap=0.74, more=boxes),
+    ]
+    found = page_data(made.store, made.manifest(rows))["rows"]
+    assert found[0]["published"] == 74.4 and "published" not in found[1]
+
+
 def test_times_of_two_machines_are_not_called_comparable(made):
     rows = [made.row("a", gmacs=1, ap=0.5, ms={1: 3.0}), made.row("b", gmacs=1, ap=0.5)]
     other = made.latency(5.0, 1) | {"machine": {"cpu": "Another CPU"}}
