@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ class Boxes:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def take(self, rows: Any) -> Boxes:
+        """The boxes of `rows`: indices, a slice or a mask."""
+        return Boxes(self.image_ids[rows], self.xywh[rows], self.scores[rows], self.ids[rows], self.source)
 
 
 def from_ground_truth(dataset: Dataset, cleaning: str = "hrnet") -> Boxes:
@@ -112,9 +116,7 @@ def from_file(path: str | Path, dataset: Dataset, threshold: float = 0.0) -> Box
 
 def at_least(boxes: Boxes, threshold: float) -> Boxes:
     """The boxes with a score of `threshold` or more."""
-    kept = boxes.scores >= threshold
-    source = boxes.source + _limit(threshold)
-    return Boxes(boxes.image_ids[kept], boxes.xywh[kept], boxes.scores[kept], boxes.ids[kept], source)
+    return replace(boxes.take(boxes.scores >= threshold), source=boxes.source + _limit(threshold))
 
 
 def _limit(threshold: float) -> str:

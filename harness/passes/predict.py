@@ -146,7 +146,7 @@ def run_passes(
     Raises NonFiniteOutput naming image and person; DataError for images that cannot be read.
     """
     for start in range(0, len(boxes.scores), BLOCK):
-        part = _slice(boxes, start, start + BLOCK)
+        part = boxes.take(slice(start, start + BLOCK))
         lacking = [(p, f) for p, f in zip(plans, folders) if load_arrays(block_file(f, start)) is None]
         if not lacking:
             advance(len(part))
@@ -187,8 +187,3 @@ def _block(
             kept.append({"index": indices + start, **arrays})
         advance(len(indices))
     return collected
-
-
-def _slice(boxes: Boxes, first: int, last: int) -> Boxes:
-    rows = slice(first, last)
-    return Boxes(boxes.image_ids[rows], boxes.xywh[rows], boxes.scores[rows], boxes.ids[rows], boxes.source)

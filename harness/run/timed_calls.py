@@ -36,7 +36,7 @@ class Portion:
 
     def take(self, first: int, last: int) -> Portion:
         """The persons from `first` to `last`."""
-        return replace(self, rows=self.rows[first:last], boxes=_rows(self.boxes, np.arange(len(self.rows))[first:last]))
+        return replace(self, rows=self.rows[first:last], boxes=self.boxes.take(slice(first, last)))
 
 
 Turn = tuple[Portion, ...]  # what one call works on: a batch, or with end-to-end an image
@@ -85,11 +85,7 @@ def _portions(dataset: Dataset, boxes: Boxes) -> Iterator[Portion]:
 
 def _portion(image: ImageInfo, path: Path, rows: np.ndarray, boxes: Boxes) -> Portion:
     size = (image.width, image.height)
-    return Portion(path, size, read_image(path, size), rows, _rows(boxes, rows))
-
-
-def _rows(boxes: Boxes, rows: np.ndarray) -> Boxes:
-    return Boxes(boxes.image_ids[rows], boxes.xywh[rows], boxes.scores[rows], boxes.ids[rows], boxes.source)
+    return Portion(path, size, read_image(path, size), rows, boxes.take(rows))
 
 
 def inside_timer(scope: str, protocol: PoseProtocol, batch: int) -> str:
