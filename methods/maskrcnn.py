@@ -97,7 +97,7 @@ class MaskRCNN(nn.Module):
         canvas, targets = on_canvas(batch.images), targets_of(boxes)
         maps = self.backbone(canvas.tensors)
         proposals, found = self.rpn.propose(canvas, maps, targets)
-        judged, positives = self.box.losses(maps[:4], proposals, targets)
+        judged, positives = self.box.losses(maps[:4], proposals, targets, progress.pooled)
         return found | judged | {"loss_keypoint": self.keypoint.loss(maps[:4], positives, joints, visible, progress)}
 
     def forward_raw(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -81,14 +81,18 @@ class BoxBranch(RoIHeads):
         return boxes, scores
 
     def losses(
-        self, maps: Sequence[Tensor], proposals: list[Tensor], targets: list[dict[str, Tensor]]
+        self,
+        maps: Sequence[Tensor],
+        proposals: list[Tensor],
+        targets: list[dict[str, Tensor]],
+        together: Callable[[Tensor], Tensor] = lambda count: count,
     ) -> tuple[dict[str, Tensor], Positives]:
         """Cross-entropy over all sampled proposals, and the smooth L1 distance of the positive ones, summed and
-        divided by the number of all. Annotated boxes take part as proposals."""
+        divided by `together(number of all)`. Annotated boxes take part as proposals."""
         boxes, persons, labels, regression = self.select_training_samples(list(proposals), targets)
         logits, deltas = self._predict(maps, boxes)
         truth = torch.cat(labels)
-        positive, count = truth > 0, max(1, len(truth))
+        positive, count = truth > 0, together(torch.tensor(len(truth), device=truth.device)).clamp(min=1)
         wrong = F.smooth_l1_loss(deltas[positive, 4:], torch.cat(regression)[positive], beta=_BETA, reduction="sum")
         judged = F.cross_entropy(logits, truth, reduction="sum")
         chosen = [label > 0 for label in labels]
