@@ -152,7 +152,8 @@ _TAG = "reconstruction"
 _LAYOUTS = (
     Layout(
         "own",
-        matches=lambda keys: "head.0.weight" in keys and "backbone.layer1.0.conv1.weight" in keys,
+        # which layer of the head has the first weight depends on the head
+        matches=lambda keys: "backbone.layer1.0.conv1.weight" in keys and any(k.startswith("head.") for k in keys),
         to_own=dict,
         from_own=dict,
     ),

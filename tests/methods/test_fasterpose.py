@@ -9,6 +9,7 @@ from harness.errors import SuiteError, UserError
 from harness.method import Predictor, Trainable, find_variant, variants
 from harness.pose.decoders import decode
 from harness.pose.targets import encode
+from harness.train import checkpoints
 from harness.train.recipes import Progress, TrainBatch
 from methods.fasterpose import HEADS, FasterPose
 from methods.parts.losses import BIAS_PRIOR
@@ -180,3 +181,13 @@ def test_eight_crops_are_learnt_to_less_than_a_heatmap_pixel(head):
 
 def test_an_enlarged_coarse_map_does_not_get_there():
     assert _overfitted("bilinear", 100) > 1.0
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_weights_of_every_head_are_read_back(head, tmp_path):
+    variant = find_variant("fasterpose_tiny")
+    network = variant.build(num_joints=17, input_size=variant.input_size, head=head)
+    checkpoints.write(tmp_path / "w.safetensors", network.state_dict())
+    again, report = checkpoints.open_variant(variant, tmp_path / "w.safetensors", num_joints=17, head=head)
+    assert report is not None and not report.missing and not report.unexplained
+    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values()))
