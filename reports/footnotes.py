@@ -153,8 +153,8 @@ def _execution(result: Mapping[str, Any]) -> str:
         f"ms: median of one call of {call}, with its 95 % interval (order "
         f"statistics); "
         f"inside the timer: {inside}; {on} ({hardware}), threads: {threads}, "
-        f"{plain_text(execution.get('dtype', '?'))}, {plain_text(execution.get('runtime', '?'))}, up to "
-        f"{execution.get('rounds', '?')} interleaved rounds; ratio: to {reference}."
+        f"{plain_text(execution.get('dtype', '?'))}, {plain_text(execution.get('runtime', '?'))}, interleaved "
+        f"rounds until {execution.get('rounds', '?')} were not starved or time was up; ratio: to {reference}."
     )
 
 

@@ -54,11 +54,22 @@ def to_console(table: Table, console: Console | None = None) -> None:
         needed = Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum
         if needed <= console.width:
             break
+    hidden = 0
     if needed > console.width and not console.is_terminal:  # a file or a pipe has no width
         console.width = needed
+    elif needed > console.width:
+        least = shown.only(_LEAST)
+        hidden = len(shown.columns) - len(least.columns)
+        if hidden:
+            shown, drawn = least, _rich(least)
     console.print(drawn)
+    if hidden:
+        console.print(f"{hidden} more columns in a wider window, and in the report", markup=False, highlight=False)
     for note in shown.notes:
         console.print(f"{note.mark}) {note.text}" if note.mark else note.text, markup=False, highlight=False)
+
+
+_LEAST = ("method", "input", "gmacs", "ap", "refined_percent", "latency_b")  # what a narrow window shows
 
 
 def _rich(table: Table):  # type: ignore[no-untyped-def] # noqa: ANN202

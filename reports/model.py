@@ -118,6 +118,16 @@ class Table:
         rows = tuple(tuple(row[i] for i in keep) for row in self.rows)
         return replace(self, columns=tuple(self.columns[i] for i in keep), rows=rows)
 
+    def only(self, keys: tuple[str, ...]) -> Table:
+        """With the columns of these keys; one that ends in `_b` (a batch size) is the beginning of several. The whole
+        table where it has other columns."""
+        ends = tuple(key for key in keys if key.endswith("_b"))
+        keep = [i for i, c in enumerate(self.columns) if c.key in keys or (ends and c.key.startswith(ends))]
+        if not keep or self.columns[0].key not in keys:
+            return self
+        rows = tuple(tuple(row[i] for i in keep) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[i] for i in keep), rows=rows)
+
     def to_json(self) -> dict[str, Any]:
         """Columns, rows as {column: entry}, notes; numbers as for people (AP 0 to 100)."""
         rows = [

@@ -133,7 +133,9 @@ def _ap(row: RowData) -> Value:
 
 def _threshold(row: RowData) -> Value:
     found = row.result("accuracy").get("quality_threshold")
-    return Value.missing("no threshold was chosen") if found is None else Value(text=plain_text(found))
+    if found is None:
+        return Value.missing("no threshold was chosen", NOT_HERE)
+    return Value(text=f"{found:.4g}" if isinstance(found, float) else plain_text(found))
 
 
 def _differing(rows: Sequence[RowData]) -> list[_Filled]:

@@ -148,6 +148,7 @@ def _print_one(out: Console, counted: _Counted) -> None:
         for part in ledger.top_level():
             share = f"{100 * part.macs / max(ledger.macs, 1):.1f} %"
             modules.add_row(part.module, part.kind, f"{part.macs:,}", share, f"{part.fvcore:,}", f"{part.torch:,}")
+        modules.add_row("= all", "", f"{ledger.macs:,}", "100.0 %", "", "")
         out.print(modules)
     out.print(f"closed form {account.closed_form:,} macs, counted {account.macs:,}")
     if account.trace:

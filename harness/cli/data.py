@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -34,23 +35,32 @@ def check(
             "nothing to check" if root is None else "both ROOT and --annotations",
             expected="ROOT, or --annotations FILE --images DIR",
         )
-    faults = _check(annotations or root or Path(), images)
+    faults, looked_at = _check(annotations or root or Path(), images)
     if as_json:
         print(json.dumps({"schema": 1, "counts": _counts(faults), "faults": [asdict(f) for f in faults]}, indent=1))
     elif faults:
         _print_table(faults)
     else:
-        print("no faults")
+        print(f"no faults: {looked_at} images and their annotations are in order")
     raise typer.Exit(3 if faults else 0)
 
 
-def _check(target: Path, images: Path | None) -> list[Fault]:
+def _check(target: Path, images: Path | None) -> tuple[list[Fault], int]:
+    """The faults, and how many image files were looked at."""
     from harness.data.check import check as find_faults
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("images", total=None)
-        return find_faults(target, images, lambda done, total: progress.update(task, completed=done, total=total))
+        steps: list[int] = [0]
+
+        def advance(done: int, total: int) -> None:
+            steps.append(done)
+            progress.update(task, completed=done, total=total)
+
+        faults = find_faults(target, images, advance)
+    # each set counts from its beginning
+    return faults, sum(b - a if b >= a else b for a, b in itertools.pairwise(steps))
 
 
 def _counts(faults: list[Fault]) -> dict[str, int]:

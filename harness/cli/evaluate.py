@@ -171,7 +171,13 @@ def _remarks(found: Evaluation) -> list[str]:
 
 
 def _difference_table(first: Path, second: Path, comparison: Comparison) -> Table:
-    table = Table(title=f"{escape(first.name)} minus {escape(second.name)}, paired by image", title_justify="left")
+    least = 1 / (comparison.resamples + 1)
+    table = Table(
+        title=f"{escape(first.name)} minus {escape(second.name)}, paired by image",
+        caption=f"p: {comparison.resamples} random exchanges by image, so never below {least:.2g} (--bootstrap)",
+        title_justify="left",
+        caption_justify="left",
+    )
     for column in ("", "x 100", "95 % BCa", "p", "p (Holm)"):
         table.add_column(column, justify="right" if column else "left")
     for name, found in comparison.differences.items():

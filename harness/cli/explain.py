@@ -90,6 +90,8 @@ def _of_entry(keep: Store, label: str, column: str | None, run: str | None, fiel
     if column is None:
         return {"row": label, "entries": dict(_entries(table, rows[at], at))}
     keys = [c.key for c in table.columns]
+    titles = {c.title.lower(): c.key for c in table.columns} | {key.lower(): key for key in keys}
+    column = titles.get(column.lower(), column)
     if column not in keys:
         what, hint = unknown_name("column", column, keys)
         raise UserError(what, where=f"table of {manifest['suite']['name']}", hint=hint)

@@ -17,7 +17,10 @@ from harness.records.store import DEFAULT_FOLDER, Store
 __all__ = ["Format", "find_manifest", "report"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_RUN_FIRST = "`paretopose run SUITE` measures and writes records; --store names the folder that holds them"
+_RUN_FIRST = (
+    "`paretopose run SUITE` measures and writes records; --store names another folder that holds some, "
+    "--store results/quickstart the project's own"
+)
 
 
 Target = Annotated[

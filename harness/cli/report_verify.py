@@ -56,6 +56,7 @@ def _told(checks: Sequence[Check], written: Sequence[Check], wrong: Sequence[Che
     lines.append(
         f"{len(checks) - len(absent)} numbers of records recomputed, {files} compared: "
         + (f"{len(wrong)} do not match" if wrong else "all match")
+        + (f"; {len({check.record for check in absent})} records could not be verified in full" if absent else "")
     )
     return lines
 

@@ -82,8 +82,23 @@ class Ledger:
         return {row.module: row for row in self.modules}[name]
 
     def top_level(self) -> tuple[ModuleRow, ...]:
-        """Direct children of the network that did work, in the order they are declared."""
-        return tuple(row for row in self.modules if row.module and "." not in row.module and row.fvcore)
+        """Direct children of the network that did work, in the order they are declared, and what is in none of them.
+
+        A child that is never called itself (a list, a trunk whose stages are called one by one) is the sum of what is.
+        """
+        children = [row for row in self.modules if row.module and "." not in row.module]
+        found = [_sum_of(child.module, child.kind, self._called(child.module)) for child in children]
+        rest = _minus(self.module(""), found)
+        return tuple(row for row in (*found, rest) if row.fvcore)
+
+    def _called(self, name: str) -> list[ModuleRow]:
+        """The outermost modules at or below `name` that did work."""
+        chosen: list[ModuleRow] = []
+        inside = [row for row in self.modules if f"{row.module}.".startswith(f"{name}.") and row.fvcore]
+        for row in sorted(inside, key=lambda row: row.module.count(".")):
+            if not any(f"{row.module}.".startswith(f"{other.module}.") for other in chosen):
+                chosen.append(row)
+        return chosen
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -93,6 +108,18 @@ class Ledger:
             "operators": [asdict(row) for row in self.operators],
             "modules": [asdict(row) for row in self.modules],
         }
+
+
+_COUNTS = ("macs", "convolution", "matrix", "fvcore", "torch")
+
+
+def _sum_of(name: str, kind: str, rows: Sequence[ModuleRow]) -> ModuleRow:
+    return ModuleRow(name, kind, *(sum(getattr(row, count) for row in rows) for count in _COUNTS))
+
+
+def _minus(whole: ModuleRow, rows: Sequence[ModuleRow]) -> ModuleRow:
+    left = _sum_of("", "", rows)
+    return ModuleRow("(elsewhere)", "", *(getattr(whole, name) - getattr(left, name) for name in _COUNTS))
 
 
 def count(target: Callable[..., Any], inputs: Sequence[Any], *, network: nn.Module | None = None) -> Ledger:

@@ -108,7 +108,11 @@ class Store:
         for place in places:
             if (place / "records").is_dir():
                 return cls(place, read_only=read_only)
-        raise UserError("no records", where=str(folder), hint="`paretopose run SUITE` writes them")
+        raise UserError(
+            "no records",
+            where=str(folder),
+            hint="`paretopose run SUITE` writes some; results/quickstart has the project's",
+        )
 
     def remarks(self) -> list[str]:
         """What was passed over while reading, for people."""

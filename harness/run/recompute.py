@@ -90,7 +90,7 @@ _Triple = tuple[str, Any, Any]
 def _accuracy(record: Record, store: Store, others: Sequence[Record]) -> Iterator[_Triple]:
     result, arrays = record.result, store.arrays(record.id)
     if arrays is None:
-        yield "stats", None, _Missing("its matches are not stored any more, or the file is damaged")
+        yield "stats", None, _Missing("its matches are not stored here, or the file is damaged")
         return
     matches = Matches.from_arrays(arrays)
     yield "images", result.get("images"), matches.num_images
@@ -206,7 +206,7 @@ def _system(record: Record, store: Store, others: Sequence[Record]) -> Iterator[
     """Lines and crossings from the records of the rows. Why a number is missing is not stored in them."""
     again = system_again(record, store)
     if again is None:
-        yield "rows", None, _Missing("a record that it is made of is not stored any more")
+        yield "rows", None, _Missing("a record that it is made of is not stored here")
         return
     for part in ("rows", "crossings"):
         for written, found in zip(record.result[part], again[part], strict=True):
@@ -226,7 +226,7 @@ def _effects(record: Record, store: Store, others: Sequence[Record]) -> Iterator
         field = f"lines.{line['line']}.ablation"
         found = {cell["accuracy"]: store.arrays(cell["accuracy"]) for cell in line["cells"]}
         if None in found.values():
-            yield field, None, _Missing("the matches of a cell are not stored any more")
+            yield field, None, _Missing("the matches of a cell are not stored here")
             continue
         outcomes = [
             Outcome(cell["levels"], cell["seed"], Matches.from_arrays(arrays))
@@ -239,7 +239,7 @@ def _effects(record: Record, store: Store, others: Sequence[Record]) -> Iterator
         several = [store.arrays(identity) for identity in key["rows"]]
         stored = [Matches.from_arrays(arrays) for arrays in several if arrays is not None]
         if len(stored) < len(several):
-            yield "lead", None, _Missing("the matches of a row are not stored any more")
+            yield "lead", None, _Missing("the matches of a row are not stored here")
         else:
             first = lead(stored, n=key["resamples"], seed=key["seed"])
             yield "lead", record.result["lead"], first.to_dict() if first else None

@@ -59,7 +59,7 @@ def _predictions(record: Record, store: Store) -> Pass | str:
         return "it does not name its predictions (made by an older version)"
     found = load_pass(store.pass_folder(identity))
     if found is None:
-        return "its predictions are not stored any more"
+        return "its predictions are not stored here"
     if not any(name.startswith("keypoints:") for name in found):
         return "it has no poses by person box (a one-stage network, or nobody to find)"
     return found

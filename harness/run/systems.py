@@ -80,7 +80,7 @@ def system_record(suite: Suite, rows: Sequence[Row], store: Store, persons_per_i
 
 
 def system_again(record: Record, store: Store) -> dict[str, Any] | None:
-    """The result of a system record from the records that it was made of; None where one is not stored any more."""
+    """The result of a system record from the records that it was made of; None where one is not stored here."""
     key, rows = record.key, []
     for label, paradigm, ids, flip in key["rows"]:
         found = _stored(store, ids)

@@ -262,3 +262,21 @@ def test_parameters_that_only_training_needs_are_told_apart():
     net.train_only = ("aux",)
     sizes = parameters(net)
     assert (sizes.total, sizes.inference) == (9 + 4 + 6 + 2, 9 + 4 + 2)
+
+
+def test_parts_that_are_never_called_themselves_are_the_sum_of_what_is_in_them():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stages = nn.ModuleList([nn.Conv2d(1, 2, 1), nn.Sequential(nn.Conv2d(2, 2, 1))])
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            for stage in self.stages:
+                x = stage(x)
+            return self.head(x) @ torch.ones(3, 5)
+
+    ledger = count(Net(), (torch.rand(1, 1, 4, 4),))
+    rows = {row.module: row.macs for row in ledger.top_level()}
+    assert rows == {"stages": 16 * (2 + 4), "head": 8 * 12, "(elsewhere)": 8 * 15}
+    assert sum(rows.values()) == ledger.macs

@@ -61,7 +61,7 @@ def test_a_second_replay_reads_the_records_of_the_first(opened):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda folder: (folder / "records/passes/feed/complete.json").unlink(), "not stored any more"),
+        (lambda folder: (folder / "records/passes/feed/complete.json").unlink(), "not stored here"),
         (
             lambda folder: next((folder / "people/val2017").iterdir()).write_bytes(b"other"),
             "not those that were scored",
