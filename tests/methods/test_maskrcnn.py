@@ -318,7 +318,7 @@ def test_keypoints_outside_the_box_count_where_the_box_is_enlarged():
     for enlarge in (1.0, 1.3):
         network = _build(enlarge=enlarge).train()
         torch.manual_seed(0)
-        network.losses(moved, Progress(0, 0, 1, pooled=lambda n, e=enlarge: counted.setdefault(e, n)))
+        network.losses(moved, Progress(0, 0, 1, pooled=lambda n, e=enlarge: counted.update({e: n}) or n))
     assert counted[1.3] > 4 * counted[1.0] > 0
 
 

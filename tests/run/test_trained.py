@@ -162,7 +162,7 @@ def test_a_plan_trains_nothing_and_says_what_is_not_trained_yet(tmp_path, people
     path.write_text(SUITE)
     suite, marked = load_suite(path)
     plan = plan_suite(suite, Store(tmp_path / "store"), Sources({"people": people}), marked)
-    assert steps == [] and all("not trained yet" in cell.state["accuracy"] for cell in plan.cells)
+    assert steps == [] and all("after its training" in cell.state["accuracy"] for cell in plan.cells)
 
 
 def test_without_training_data_a_row_says_what_to_give(run):
