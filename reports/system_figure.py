@@ -16,28 +16,47 @@ from reports.rows import plain_text
 __all__ = ["system_figure"]
 
 _LEAST, _MOST = 10, 60  # persons on the axis
-_TITLES = {"gmacs": "gmacs of an image (multiply-accumulates, 1e9)", "ms": "ms of an image"}
+_MOST_LINES = 8  # that can be told apart
+_TITLES = {"gmacs": "gmacs of an image", "ms": "ms of an image"}
 
 
 def system_figure(record: Record) -> Figure | None:
     """One panel for each unit that any row has; None when there is none.
 
     Full lines are one-stage rows, broken ones top-down rows. A ring marks where a one-stage row becomes the cheaper
-    one, with the interval of the measured crossing; the dotted line is the data's average number of persons.
+    one, with the interval of the measured crossing; the dotted line is the data's average number of persons. Of many
+    rows only the first of each network is drawn.
     """
-    rows = record.result["rows"]
+    result = _readable(record.result)
+    rows = result["rows"]
     units = [unit for unit in _TITLES if any("each" in row[unit] for row in rows)]
     if not units:
         return None
     with sheet():
-        figure = Figure(figsize=(3.6 * len(units) + 0.6, 4.0), dpi=150, layout="constrained")
+        columns = 2 if len(units) > 1 else 1
+        lines = -(-(len(rows) + 1) // columns)
+        figure = Figure(figsize=(3.6 * len(units) + 0.6, 3.2 + 0.2 * lines), dpi=150, layout="constrained")
         grid = figure.subplots(1, len(units), squeeze=False)[0]
         for axes, unit in zip(grid, units, strict=True):
-            _draw(axes, record.result, unit)
+            _draw(axes, result, unit)
+            if len(rows) < len(record.result["rows"]):
+                axes.set_xlabel("persons on the image\n(the first row of each network)")
         shown = {n: h for axes in grid for h, n in zip(*axes.get_legend_handles_labels(), strict=True)}
-        columns = min(3, len(shown))
         figure.legend(list(shown.values()), list(shown), loc="outside upper left", ncols=columns, frameon=False)
     return figure
+
+
+def _readable(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The whole result, or with the first row of each network where there are too many to tell apart."""
+    if len(result["rows"]) <= _MOST_LINES:
+        return result
+    first: dict[str, Any] = {}
+    for row in result["rows"]:
+        first.setdefault(row["label"].split(" ")[0], row)
+    rows = list(first.values())[:_MOST_LINES]
+    labels = {row["label"] for row in rows}
+    crossings = [pair for pair in result["crossings"] if {pair["one_stage"], pair["top_down"]} <= labels]
+    return {**result, "rows": rows, "crossings": crossings}
 
 
 def _draw(axes: Axes, result: Mapping[str, Any], unit: str) -> None:

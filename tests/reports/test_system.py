@@ -83,6 +83,15 @@ def test_the_figure_has_a_panel_for_each_unit_and_is_the_same_twice():
     assert system_figure(record(rows=nothing)) is None
 
 
+def test_of_many_rows_the_figure_draws_the_first_of_each_network():
+    one, two = result()["rows"][:2]
+    swept = [{**two, "label": f"{two['label']} alpha={n}"} for n in range(12)]
+    figure = system_figure(record(rows=[one, *swept], crossings=[]))
+    texts = {t.get_text() for legend in figure.legends for t in legend.get_texts()}
+    assert texts == {one["label"], swept[0]["label"], "persons on an average image"}
+    assert "first row of each network" in figure.axes[0].get_xlabel()
+
+
 def test_a_run_of_both_paradigms_reports_its_systems(made, tmp_path):
     rows = [
         made.row("maskrcnn_r50", gmacs=200.0, ap=0.6, data="coco"),
