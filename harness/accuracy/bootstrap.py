@@ -18,7 +18,7 @@ from harness.accuracy.checks import differing_images
 from harness.accuracy.match import Matches
 from harness.errors import DataError
 
-__all__ = ["FEW_IMAGES", "Difference", "Interval", "holm", "image_weights", "interval", "intervals",
+__all__ = ["FEW_IMAGES", "Difference", "Interval", "different_ground", "holm", "image_weights", "interval", "intervals",
            "paired_difference", "resample"]  # fmt: skip
 
 FEW_IMAGES = 30
@@ -179,10 +179,16 @@ def _bca_tails(value: float, samples: np.ndarray, jackknife: np.ndarray, tails: 
     return ndtr(bias + shifted / stretched)
 
 
-def _check_same_ground(a: Matches, b: Matches) -> None:
+def different_ground(a: Matches, b: Matches) -> str:
+    """What keeps two sets of matches from being compared image by image; empty when nothing does."""
     what = differing_images(a.image_ids.tolist(), b.image_ids.tolist())
     if not what and (a.evaluator != b.evaluator or not np.array_equal(a.positives, b.positives)):
         what = "the persons to find differ"
+    return what
+
+
+def _check_same_ground(a: Matches, b: Matches) -> None:
+    what = different_ground(a, b)
     if what:
         raise DataError(
             f"the two sets were scored on different ground: {what}",

@@ -22,8 +22,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from harness.accuracy.ap import summarise
-from harness.accuracy.bootstrap import FEW_IMAGES, resample
-from harness.accuracy.checks import differing_images
+from harness.accuracy.bootstrap import FEW_IMAGES, different_ground, resample
 from harness.accuracy.match import Matches
 from harness.errors import DataError
 from harness.gate.snapshot import Cost
@@ -192,9 +191,7 @@ def _error(
 
 
 def _check_same_ground(label: str, a: Matches, b: Matches) -> None:
-    what = differing_images(a.image_ids.tolist(), b.image_ids.tolist())
-    if not what and (a.evaluator != b.evaluator or not np.array_equal(a.positives, b.positives)):
-        what = "the persons to find differ"
+    what = different_ground(a, b)
     if what:
         raise DataError(
             f"baseline and candidate were scored on different ground: {what}",

@@ -13,7 +13,7 @@ from harness import provenance
 from harness.accuracy.match import Matches
 from harness.errors import MeasurementError
 from harness.records.store import Record, Store
-from harness.run.effects import Outcome, ablation, lead
+from harness.run.effects import Draws, Outcome, ablation, lead
 from harness.suite.schema import AccuracySpec, Cell
 
 __all__ = ["KIND", "MOST_ROWS", "Scored", "compared", "effects_record", "lines"]
@@ -83,17 +83,20 @@ def _result(
     spec: AccuracySpec,
     progress: Callable[[], None] | None,
 ) -> dict[str, Any]:
+    draws = Draws(spec.bootstrap, spec.seed, progress)  # a row of an ablation is also a rival of all others
+    scored = {row.records["accuracy"].id: row.records["accuracy"] for own in (*found.values(), rivals) for row in own
+              if "accuracy" in row.records}  # fmt: skip
+    matches = {identity: _matches(store, record) for identity, record in scored.items()}
     results = []
     for line, own in found.items():
         outcomes = [
-            Outcome(row.cell.swept, row.cell.seed, _matches(store, row.records["accuracy"]))
+            Outcome(row.cell.swept, row.cell.seed, matches[row.records["accuracy"].id])
             for row in own
             if "accuracy" in row.records
         ]
-        effects = ablation(outcomes, own[0].cell.swept, n=spec.bootstrap, seed=spec.seed, progress=progress)
+        effects = ablation(outcomes, own[0].cell.swept, draws)
         results.append({"line": line, "ablation": effects.to_dict() if effects else None})
-    several = [_matches(store, row.records["accuracy"]) for row in rivals]
-    first = lead(several, n=spec.bootstrap, seed=spec.seed, progress=progress) if several else None
+    first = lead([matches[row.records["accuracy"].id] for row in rivals], draws) if rivals else None
     return {
         "lines": results,
         "lead": first.to_dict() if first else None,

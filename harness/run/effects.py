@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from harness.accuracy.ap import summarise
-from harness.accuracy.bootstrap import holm, resample
+from harness.accuracy.bootstrap import different_ground, holm, resample
 from harness.accuracy.match import Matches
 from harness.errors import DataError
 
-__all__ = ["Ablation", "Effect", "Estimate", "Lead", "Outcome", "Setting", "ablation", "lead"]
+__all__ = ["Ablation", "Draws", "Effect", "Estimate", "Lead", "Outcome", "Setting", "ablation", "lead"]
 
 Levels = Mapping[str, Any]
 Progress = Callable[[], None]
@@ -103,37 +103,49 @@ class Lead:
         return {"best": self.best, "differences": [asdict(d) for d in self.differences]}
 
 
-def lead(several: Sequence[Matches], *, n: int = 1000, seed: int = 0, progress: Progress | None = None) -> Lead | None:
+class Draws:
+    """AP of matches and of every resample of their images, computed once for each set of matches.
+
+    n: resamples, 0 for none; progress: called after each set of matches that is asked for.
+    """
+
+    def __init__(self, n: int = 1000, seed: int = 0, progress: Progress | None = None) -> None:
+        self.n, self.seed, self._progress = n, seed, progress
+        self._known: dict[int, tuple[Matches, float, np.ndarray]] = {}
+
+    def of(self, matches: Matches) -> tuple[float, np.ndarray]:
+        """AP, and that of each resample (n,)."""
+        if id(matches) not in self._known:  # the matches are kept with it, so that their id stays theirs
+            samples = resample(matches, self.n, self.seed)[:, 0] if self.n else np.zeros(0)  # AP comes first
+            self._known[id(matches)] = (matches, summarise(matches)["AP"], samples)
+        if self._progress:
+            self._progress()
+        _, value, samples = self._known[id(matches)]
+        return value, samples
+
+
+def lead(several: Sequence[Matches], draws: Draws) -> Lead | None:
     """The best of matches of the same images and persons, one by method; None where fewer than two have an AP, or
     they are of different ones."""
-    values = np.array([summarise(matches)["AP"] for matches in several])
-    if np.isfinite(values).sum() < 2 or any(not _same_ground(several[0], other) for other in several[1:]):
+    if any(different_ground(several[0], other) for other in several[1:]):
+        return None
+    found = [draws.of(matches) for matches in several]
+    values, samples = np.array([value for value, _ in found]), [drawn for _, drawn in found]
+    if np.isfinite(values).sum() < 2:
         return None
     best = int(np.nanargmax(values))
-    samples = []
-    for matches in several:
-        samples.append(resample(matches, n, seed)[:, 0] if n else np.zeros(0))
-        if progress:
-            progress()
     others = [i for i in range(len(several)) if i != best]
     differences = [_estimated(float(values[best] - values[i]), samples[best] - samples[i]) for i in others]
     return Lead(best, tuple(_corrected(differences)))
 
 
-def ablation(
-    outcomes: Sequence[Outcome],
-    base: Levels,
-    *,
-    n: int = 1000,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Ablation | None:
+def ablation(outcomes: Sequence[Outcome], base: Levels, draws: Draws) -> Ablation | None:
     """Effects of the factors of `base` over `outcomes`, all scored on the same images; None without a scored base.
 
-    n: resamples, 0 for no intervals; progress: called after each cell. Raises DataError when the images differ.
+    Raises DataError when the images differ.
     """
     _check_same_ground(outcomes)
-    table = _Table(outcomes, n, seed, progress)
+    table = _Table(outcomes, draws)
     if _key(base) not in table.settings:
         return None
     settings = [table.setting(levels, base) for levels in [base, *(s for s in table.levels if _key(s) != _key(base))]]
@@ -148,20 +160,16 @@ def ablation(
 class _Table:
     """AP of every setting and seed: values (S,) and samples (S, n) by setting, nan where a seed is missing."""
 
-    def __init__(self, outcomes: Sequence[Outcome], n: int, seed: int, progress: Progress | None) -> None:
+    def __init__(self, outcomes: Sequence[Outcome], draws: Draws) -> None:
         self.seeds = sorted({o.seed for o in outcomes})
         self.levels = list({_key(o.levels): o.levels for o in outcomes}.values())
         self.settings = {_key(levels): i for i, levels in enumerate(self.levels)}
         shape = (len(self.levels), len(self.seeds))
-        self.values, self.samples = np.full(shape, np.nan), np.full((*shape, n), np.nan)
+        self.values, self.samples = np.full(shape, np.nan), np.full((*shape, draws.n), np.nan)
         for o in outcomes:
             at = self.settings[_key(o.levels)], self.seeds.index(o.seed)
-            self.values[at] = summarise(o.matches)["AP"]
-            if n:
-                self.samples[at] = resample(o.matches, n, seed)[:, 0]  # AP is the first of every evaluator
-            if progress:
-                progress()
-        self.draws = _seed_draws(len(self.seeds), n, seed)
+            self.values[at], self.samples[at] = draws.of(o.matches)
+        self.draws = _seed_draws(len(self.seeds), draws.n, draws.seed)
 
     def setting(self, levels: Levels, base: Levels) -> Setting:
         i, b = self.settings[_key(levels)], self.settings[_key(base)]
@@ -243,12 +251,8 @@ def _key(value: Any) -> str:
 
 def _check_same_ground(outcomes: Sequence[Outcome]) -> None:
     for a, b in itertools.pairwise(o.matches for o in outcomes):
-        if not _same_ground(a, b):
+        if different_ground(a, b):
             raise DataError(
                 "the cells of an ablation were scored on different images or persons",
                 expected="the same ground for all, for paired differences",
             )
-
-
-def _same_ground(a: Matches, b: Matches) -> bool:
-    return np.array_equal(a.image_ids, b.image_ids) and np.array_equal(a.positives, b.positives)

@@ -19,7 +19,7 @@ from harness.cost.statistics import kept_median, quantile
 from harness.passes.score import cost_summary
 from harness.passes.score_images import BOX, image_work
 from harness.records.store import Record, Store
-from harness.run.effects import Outcome, ablation, lead
+from harness.run.effects import Draws, Outcome, ablation, lead
 from harness.run.systems import system_again
 
 __all__ = ["Check", "recompute"]
@@ -220,26 +220,21 @@ def _system(record: Record, store: Store, others: Sequence[Record]) -> Iterator[
 
 
 def _effects(record: Record, store: Store, others: Sequence[Record]) -> Iterator[_Triple]:
-    """The ablations of a run from the matches of its cells."""
-    key = record.key
+    """The ablations of a run, and its best row, from the matches of its cells."""
+    key, draws = record.key, Draws(record.key["resamples"], record.key["seed"])
+    rivals = key["rows"] if record.result.get("lead") else []
+    named = {cell["accuracy"] for line in key["lines"] for cell in line["cells"]} | set(rivals)
+    matches = {i: Matches.from_arrays(arrays) for i in named if (arrays := store.arrays(i)) is not None}
     for line, written in zip(key["lines"], record.result["lines"]):
-        field = f"lines.{line['line']}.ablation"
-        found = {cell["accuracy"]: store.arrays(cell["accuracy"]) for cell in line["cells"]}
-        if None in found.values():
+        field, cells = f"lines.{line['line']}.ablation", line["cells"]
+        if not {cell["accuracy"] for cell in cells} <= matches.keys():
             yield field, None, _Missing("the matches of a cell are not stored here")
             continue
-        outcomes = [
-            Outcome(cell["levels"], cell["seed"], Matches.from_arrays(arrays))
-            for cell in line["cells"]
-            if (arrays := found[cell["accuracy"]]) is not None
-        ]
-        again = ablation(outcomes, line["base"], n=key["resamples"], seed=key["seed"])
+        outcomes = [Outcome(cell["levels"], cell["seed"], matches[cell["accuracy"]]) for cell in cells]
+        again = ablation(outcomes, line["base"], draws)
         yield field, written["ablation"], again.to_dict() if again else None
-    if record.result.get("lead"):
-        several = [store.arrays(identity) for identity in key["rows"]]
-        stored = [Matches.from_arrays(arrays) for arrays in several if arrays is not None]
-        if len(stored) < len(several):
-            yield "lead", None, _Missing("the matches of a row are not stored here")
-        else:
-            first = lead(stored, n=key["resamples"], seed=key["seed"])
-            yield "lead", record.result["lead"], first.to_dict() if first else None
+    if not set(rivals) <= matches.keys():
+        yield "lead", None, _Missing("the matches of a row are not stored here")
+    elif rivals:
+        first = lead([matches[i] for i in rivals], draws)
+        yield "lead", record.result["lead"], first.to_dict() if first else None

@@ -9,7 +9,7 @@ from harness.accuracy.ap import summarise
 from harness.accuracy.bootstrap import holm, image_weights, paired_difference
 from harness.accuracy.match import FALSE_POSITIVE, TRUE_POSITIVE, Matches
 from harness.errors import DataError
-from harness.run.effects import Outcome, ablation, lead
+from harness.run.effects import Draws, Outcome, ablation, lead
 
 
 def toy(seed: int, quality: float, images: int = 15) -> Matches:
@@ -49,7 +49,7 @@ def aps(matches: Matches, n: int, seed: int) -> np.ndarray:
 
 def test_intervals_and_p_are_those_of_resamples_summarised_one_by_one():
     cells = {"a": toy(1, 0.6), "b": toy(2, 0.7), "c": toy(3, 0.55)}
-    result = ablation([outcome(m, knob=k) for k, m in cells.items()], {"knob": "a"}, n=60, seed=5)
+    result = ablation([outcome(m, knob=k) for k, m in cells.items()], {"knob": "a"}, Draws(n=60, seed=5))
     base = aps(cells["a"], 60, 5)
     raw = []
     for setting, name in zip(result.settings[1:], "bc"):
@@ -67,7 +67,7 @@ def test_intervals_and_p_are_those_of_resamples_summarised_one_by_one():
 
 def test_with_one_factor_and_one_seed_the_interval_is_that_of_a_paired_comparison():
     a, b = toy(1, 0.6), toy(2, 0.7)
-    effect = ablation([outcome(a, knob=1), outcome(b, knob=2)], {"knob": 1}, n=50, seed=3).effects[0]
+    effect = ablation([outcome(a, knob=1), outcome(b, knob=2)], {"knob": 1}, Draws(n=50, seed=3)).effects[0]
     reference = paired_difference(b, a, n=50, seed=3)["AP"]
     assert effect.estimate.value == pytest.approx(reference.value)
     assert (effect.estimate.low, effect.estimate.high) == pytest.approx(reference.interval.percentile)
@@ -82,7 +82,7 @@ GRID = [
 
 
 def test_a_main_effect_is_the_mean_over_the_settings_of_the_other_factor():
-    result = ablation(GRID, {"decoder": "quarter", "flip": True}, n=0)
+    result = ablation(GRID, {"decoder": "quarter", "flip": True}, Draws(n=0))
     effects = {(e.factor, e.level): (e.estimate.value * 101, e.over) for e in result.effects}
     assert effects[("decoder", "argmax")] == (pytest.approx((-20 - 10) / 2), 2)
     assert effects[("flip", False)] == (pytest.approx((-10 + 0) / 2), 2)
@@ -92,17 +92,17 @@ def test_a_main_effect_is_the_mean_over_the_settings_of_the_other_factor():
 
 
 def test_a_setting_that_was_not_scored_leaves_its_pair_out():
-    result = ablation(GRID[:3], {"decoder": "quarter", "flip": True}, n=0)
+    result = ablation(GRID[:3], {"decoder": "quarter", "flip": True}, Draws(n=0))
     effects = {e.factor: (round(e.estimate.value * 101, 9), e.over) for e in result.effects}
     assert effects == {"decoder": (-20, 1), "flip": (-10, 1)}
 
 
 def test_without_a_scored_base_there_is_nothing_to_compare_with():
-    assert ablation(GRID[1:], {"decoder": "quarter", "flip": True}, n=0) is None
+    assert ablation(GRID[1:], {"decoder": "quarter", "flip": True}, Draws(n=0)) is None
 
 
 def test_equal_predictions_differ_by_nothing():
-    result = ablation([outcome(toy(1, 0.6), knob=k) for k in (1, 2)], {"knob": 1}, n=30)
+    result = ablation([outcome(toy(1, 0.6), knob=k) for k in (1, 2)], {"knob": 1}, Draws(n=30))
     estimate = result.effects[0].estimate
     assert (estimate.value, estimate.low, estimate.high, estimate.p) == (0, 0, 0, 1)
 
@@ -118,7 +118,7 @@ def test_two_seeds_that_disagree_span_the_interval():
         outcome(all_right_up_to(4), 0, loss="a"), outcome(all_right_up_to(5), 1, loss="a"),
         outcome(all_right_up_to(7), 0, loss="b"), outcome(all_right_up_to(4), 1, loss="b"),
     ]  # fmt: skip
-    result = ablation(cells, {"loss": "a"}, n=400, seed=1)
+    result = ablation(cells, {"loss": "a"}, Draws(n=400, seed=1))
     estimate = result.effects[0].estimate
     assert estimate.value == pytest.approx(0.1)
     assert (estimate.low, estimate.high) == pytest.approx((-0.1, 0.3))
@@ -130,7 +130,7 @@ def test_seeds_are_paired_so_what_a_seed_does_to_both_sides_does_not_widen_the_i
     cells = [
         outcome(all_right_up_to(n + gain), s, loss=k) for s, n in ((0, 2), (1, 6)) for k, gain in (("a", 0), ("b", 1))
     ]
-    estimate = ablation(cells, {"loss": "a"}, n=100).effects[0].estimate
+    estimate = ablation(cells, {"loss": "a"}, Draws(n=100)).effects[0].estimate
     assert (estimate.low, estimate.high) == pytest.approx((0.1, 0.1))
 
 
@@ -139,29 +139,29 @@ def test_the_spread_over_seeds_is_that_of_a_mean():
     gains = rng.integers(-3, 4, 6)
     cells = [outcome(all_right_up_to(5), s, k=0) for s in range(6)]
     cells += [outcome(all_right_up_to(5 + g), s, k=1) for s, g in enumerate(gains)]
-    estimate = ablation(cells, {"k": 0}, n=400).effects[0].estimate
+    estimate = ablation(cells, {"k": 0}, Draws(n=400)).effects[0].estimate
     standard_error = np.std(gains / 10, ddof=1) / np.sqrt(6)
     assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * standard_error, rel=0.25)
 
 
 def test_a_seed_that_failed_on_one_side_is_left_out_of_the_difference():
     cells = [outcome(all_right_up_to(n), s, loss=k) for k, s, n in (("a", 0, 4), ("a", 1, 8), ("b", 0, 5))]
-    assert ablation(cells, {"loss": "a"}, n=0).effects[0].estimate.value == pytest.approx(0.1)
+    assert ablation(cells, {"loss": "a"}, Draws(n=0)).effects[0].estimate.value == pytest.approx(0.1)
 
 
 def test_cells_scored_on_different_images_are_refused():
     with pytest.raises(DataError, match="different images"):
-        ablation([outcome(found(3), k=1), outcome(found(3, images=12), k=2)], {"k": 1}, n=0)
+        ablation([outcome(found(3), k=1), outcome(found(3, images=12), k=2)], {"k": 1}, Draws(n=0))
 
 
 def test_levels_are_told_apart_by_what_they_say():
     cells = [outcome(found(3), size=[64, 48]), outcome(found(5), size=[128, 96]), outcome(found(5), size="128x96")]
-    assert [e.level for e in ablation(cells, {"size": [64, 48]}, n=0).effects] == [[128, 96], "128x96"]
+    assert [e.level for e in ablation(cells, {"size": [64, 48]}, Draws(n=0)).effects] == [[128, 96], "128x96"]
 
 
 def test_the_best_of_several_leads_each_other_one_by_paired_differences():
     several = [toy(1, 0.5), toy(2, 0.9), toy(3, 0.6)]
-    first = lead(several, n=80, seed=5)
+    first = lead(several, Draws(n=80, seed=5))
     samples = [aps(matches, 80, 5) for matches in several]
     values = [summarise(matches)["AP"] for matches in several]
     assert first.best == 1
@@ -175,6 +175,19 @@ def test_the_best_of_several_leads_each_other_one_by_paired_differences():
 
 
 def test_nobody_leads_its_own_double_other_images_or_alone():
-    assert lead([toy(1, 0.6), toy(1, 0.6)], n=50).differences[0].p_holm == 1
-    assert lead([toy(1, 0.6), toy(2, 0.6, images=16)], n=50) is None
-    assert lead([toy(1, 0.6)], n=50) is None
+    assert lead([toy(1, 0.6), toy(1, 0.6)], Draws(n=50)).differences[0].p_holm == 1
+    assert lead([toy(1, 0.6), toy(2, 0.6, images=16)], Draws(n=50)) is None
+    assert lead([toy(1, 0.6)], Draws(n=50)) is None
+
+
+def test_a_row_of_an_ablation_that_is_also_compared_with_all_others_is_resampled_once(monkeypatch):
+    from harness.run import effects
+
+    seen, resample = [], effects.resample
+    monkeypatch.setattr(
+        effects, "resample", lambda matches, *how: (seen.append(id(matches)), resample(matches, *how))[1]
+    )
+    several, draws = [toy(1, 0.6), toy(2, 0.7)], Draws(n=20)
+    ablation([outcome(m, knob=k) for k, m in enumerate(several)], {"knob": 0}, draws)
+    lead(several, draws)
+    assert seen == [id(m) for m in several]
