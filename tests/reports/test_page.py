@@ -122,6 +122,13 @@ def test_the_policy_allows_these_scripts_and_no_request(made, rows):
     assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0]
 
 
+def test_the_plotting_library_starts_points_and_lines_alone(made, rows):
+    from plotly.offline import get_plotlyjs
+
+    library = parsed(build_page(made.store, made.manifest(rows))).scripts[-1]
+    assert get_plotlyjs().count(".register([])") == 0 and library.count(".register([])") == 1
+
+
 def test_nothing_is_loaded_from_elsewhere(made, rows):
     for tag, attrs in parsed(build_page(made.store, made.manifest(rows))).found:
         for name in ("src", "href", "action", "data"):
