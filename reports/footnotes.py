@@ -120,7 +120,7 @@ def _peak(result: Mapping[str, Any]) -> list[str]:
         return []
     rates = "; ".join(
         f"{plain_text(p.get('dtype'))}, {plain_text(p.get('threads'))} threads: matrix product "
-        f"{p.get('gemm', 0):.0f}, 3x3 convolution {p.get('convolution', 0):.0f}"
+        f"{p.get('gemm', 0):.3g}, 3x3 convolution {p.get('convolution', 0):.3g}"
         for p in peaks
     )
     return [

@@ -13,6 +13,7 @@ from harness.accuracy.match import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Match
 __all__ = ["GROUPS", "STAT_NAMES", "Curves", "Stats", "summarise"]
 
 _RECALLS = np.linspace(0.0, 1.0, 101)
+_CACHED = 2**17  # numbers of eight bytes
 _COCO = (
     ("AP", "all", None), ("AP50", "all", 0), ("AP75", "all", 5), ("APm", "medium", None), ("APl", "large", None),
     ("AR", "all", None), ("AR50", "all", 0), ("AR75", "all", 5), ("ARm", "medium", None), ("ARl", "large", None),
@@ -66,30 +67,38 @@ class _Curve:
         self.hits_in_kept = np.flatnonzero(hit)
         self.hits = self.kept[hit]
 
-    def measure(self, movers: np.ndarray, misses_before: np.ndarray, positives: float) -> tuple[np.ndarray, float]:
-        """(101,) interpolated precision and the final recall, for weights `movers` of the movers."""
-        out = np.zeros(len(_RECALLS))
-        if not len(self.hits):
-            return out, 0.0
-        found = np.cumsum(movers[self.hits])
-        shown = np.cumsum(movers[self.kept])[self.hits_in_kept] + misses_before[self.hits]
-        precision = found / (shown + np.spacing(1))
-        at = _first_reaching(found, positives)
-        at = at[at < len(found)]
-        # envelope: best precision from here on; needed at the 101 recalls only
-        if len(at):
-            best = np.maximum.reduceat(precision, at)
-            out[: len(at)] = np.maximum.accumulate(best[::-1])[::-1]
-        return out, float(found[-1] / positives)
+    def measure(
+        self, movers: np.ndarray, misses_before: np.ndarray, positives: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """((R, 101) interpolated precision, (R,) final recall) for R weightings of the movers, one in each column."""
+        count, hits = movers.shape[1], len(self.hits)
+        out = np.zeros((count, len(_RECALLS)))
+        if not hits:
+            return out, np.zeros(count)
+        found = np.cumsum(movers[self.hits], axis=0)
+        shown = np.cumsum(movers[self.kept], axis=0)[self.hits_in_kept] + misses_before[self.hits]
+        precision = np.ascontiguousarray((found / (shown + np.spacing(1))).T)
+        at = _first_reaching(np.ascontiguousarray(found.T), positives)
+        # envelope: best precision from here on; needed at the 101 recalls only. Recall 0 is reached at once, so that
+        # the last stretch of one row ends where the next row begins
+        reached = at < hits
+        starts = (at + hits * np.arange(count)[:, None])[reached]
+        out[reached] = np.maximum.reduceat(precision.reshape(-1), starts)
+        return np.maximum.accumulate(out[:, ::-1], axis=1)[:, ::-1], found[-1] / positives
 
 
-def _first_reaching(found: np.ndarray, positives: float) -> np.ndarray:
-    """(101,) index of the first entry of rising `found` with found / positives >= recall, as floats compare."""
-    need = np.ceil(_RECALLS * positives)
+def _first_reaching(found: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """(R, 101) index of the first entry of each rising row of `found` (R, H) with found / positives >= recall, as
+    floats compare; H where there is none."""
+    wanted = positives[:, None]
+    need = np.ceil(_RECALLS * wanted)
     # the product may be off by a rounding: settle it with the division that the reference compares
-    need = np.where((need - 1) / positives >= _RECALLS, need - 1, need)
-    need = np.where(need / positives < _RECALLS, need + 1, need)
-    return np.searchsorted(found, need, side="left")
+    need = np.where((need - 1) / wanted >= _RECALLS, need - 1, need)
+    need = np.where(need / wanted < _RECALLS, need + 1, need)
+    # one search for all rows: whole numbers, each row lifted above the one before
+    row = np.arange(len(found))[:, None]
+    lift = row * (max(found[:, -1].max(), need.max()) + 2)
+    return np.searchsorted((found + lift).reshape(-1), need + lift, side="left") - row * found.shape[1]
 
 
 class _Group:
@@ -104,15 +113,17 @@ class _Group:
         self.misses_before = np.cumsum(never)[moving]
         self.curves = [_Curve(column) for column in np.ascontiguousarray(status[moving].T)]
 
-    def measure(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """((T, 101) precision, (T,) recall), or None when no person counts."""
-        positives = float(self.positives @ weights)
-        if positives <= 0:
-            return None
-        sums = np.concatenate(([0.0], np.cumsum(weights[self.miss_image])))
+    def measure(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """((R, T, 101) precision, (R, T) recall) for R weightings, weights (I, R); nan where no person counts."""
+        positives = self.positives @ weights
+        someone = positives > 0
+        sums = np.concatenate((np.zeros((1, weights.shape[1])), np.cumsum(weights[self.miss_image], axis=0)))
         before, movers = sums[self.misses_before], weights[self.mover_image]
-        rows = [curve.measure(movers, before, positives) for curve in self.curves]
-        return np.array([p for p, _ in rows]), np.array([r for _, r in rows])
+        safe = np.where(someone, positives, 1.0)
+        rows = [curve.measure(movers, before, safe) for curve in self.curves]
+        precision, recall = np.stack([p for p, _ in rows], axis=1), np.stack([r for _, r in rows], axis=1)
+        precision[~someone] = recall[~someone] = np.nan
+        return precision, recall
 
 
 class Curves:
@@ -131,23 +142,30 @@ class Curves:
             for i, name in enumerate(matches.groups)
         }
 
-    def stats(self, weights: np.ndarray) -> np.ndarray:
-        """(S,) statistics in the order of `names`; nan where no person counts.
+    @property
+    def at_once(self) -> int:
+        """How many weightings one call of `stats` should get: as many as keep its arrays in the cache."""
+        poses = max(len(g.mover_image) + len(g.miss_image) for g in self._groups.values())
+        return max(1, _CACHED // max(poses, len(_RECALLS)))
 
-        weights: (I,) whole numbers >= 0, how often each image counts. An image drawn twice counts each of its poses
-        twice, in its place in the order of scores.
+    def stats(self, weights: np.ndarray) -> np.ndarray:
+        """(..., S) statistics in the order of `names`; nan where no person counts.
+
+        weights: (..., I) whole numbers >= 0, how often each image counts. An image drawn twice counts each of its
+        poses twice, in its place in the order of scores.
         """
         weights = np.asarray(weights, dtype=np.float64)
-        return self._summary({name: g.measure(weights) for name, g in self._groups.items()})
+        columns = np.ascontiguousarray(weights.reshape(-1, self.num_images).T)
+        found = self._summary({name: g.measure(columns) for name, g in self._groups.items()})
+        return found.reshape(*weights.shape[:-1], len(self.spec))
 
-    def _summary(self, measured: dict[str, tuple[np.ndarray, np.ndarray] | None]) -> np.ndarray:
-        out = np.full(len(self.spec), np.nan)
-        for i, (name, group, threshold) in enumerate(self.spec):
-            curves = measured[group]
-            if curves is not None:
-                values = curves[0] if name.startswith("AP") else curves[1]
-                out[i] = np.mean(values if threshold is None else values[threshold])
-        return out
+    def _summary(self, measured: dict[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        columns = []
+        for name, group, threshold in self.spec:
+            values = measured[group][0 if name.startswith("AP") else 1]
+            chosen = values if threshold is None else values[:, threshold]
+            columns.append(np.mean(chosen.reshape(len(chosen), -1), axis=1))
+        return np.stack(columns, axis=1)
 
 
 def summarise(matches: Matches, weights: np.ndarray | None = None) -> Stats:

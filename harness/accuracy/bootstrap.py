@@ -19,7 +19,7 @@ from harness.accuracy.match import Matches
 from harness.errors import DataError
 
 __all__ = ["FEW_IMAGES", "Difference", "Interval", "different_ground", "holm", "image_weights", "interval", "intervals",
-           "paired_difference", "resample"]  # fmt: skip
+           "paired_difference", "resample", "weighted"]  # fmt: skip
 
 FEW_IMAGES = 30
 _JACKKNIFE_GROUPS = 200  # the skewness of influences adds up over groups, so blocks of images estimate it as well
@@ -72,7 +72,7 @@ def image_weights(num_images: int, n: int, seed: int) -> np.ndarray:
 
 def resample(matches: Matches, n: int, seed: int, *, progress: Progress | None = None) -> np.ndarray:
     """(n, S) statistics of n image-level resamples, in the order of `ap.STAT_NAMES`."""
-    return _weighted(Curves(matches), image_weights(matches.num_images, n, seed), progress)
+    return weighted([Curves(matches)], image_weights(matches.num_images, n, seed), progress)
 
 
 def intervals(
@@ -81,7 +81,7 @@ def intervals(
     """An interval for each statistic; None where the statistic, or half of its resamples, is undefined."""
     curves = Curves(matches)
     value = curves.stats(np.ones(matches.num_images))
-    samples = _weighted(curves, image_weights(matches.num_images, n, seed), progress)
+    samples = weighted([curves], image_weights(matches.num_images, n, seed), progress)
     jackknife = _jackknife(curves, seed, progress)
     return {
         name: interval(value[i], samples[:, i], jackknife[:, i], level=level) for i, name in enumerate(curves.names)
@@ -115,7 +115,7 @@ def paired_difference(
     unit = np.ones(a.num_images)
     value = first.stats(unit) - second.stats(unit)
     weights = image_weights(a.num_images, n, seed)
-    samples = _weighted(first, weights, progress) - _weighted(second, weights, progress)
+    samples = weighted([first], weights, progress) - weighted([second], weights, progress)
     jackknife = _jackknife(first, seed, progress) - _jackknife(second, seed, progress)
     exchanged = _exchange(a, b, n, seed + 1, progress)
     out: dict[str, Difference | None] = {}
@@ -148,12 +148,16 @@ def corrected(families: Sequence[dict[str, Difference | None]]) -> list[dict[str
     return result
 
 
-def _weighted(curves: Curves, weights: np.ndarray, progress: Progress | None) -> np.ndarray:
-    out = np.empty((len(weights), len(curves.names)))
-    for i, row in enumerate(weights):
-        out[i] = curves.stats(row)
+def weighted(curves: Sequence[Curves], weights: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+    """(n, S) statistics of all `curves` side by side, for n weightings (n, I); `progress` is called after each."""
+    many = min(c.at_once for c in curves)
+    out = np.empty((len(weights), sum(len(c.names) for c in curves)))
+    for start in range(0, len(weights), many):
+        some = weights[start : start + many]
+        out[start : start + many] = np.concatenate([c.stats(some) for c in curves], axis=1)
         if progress:
-            progress()
+            for _ in some:
+                progress()
     return out
 
 
@@ -161,7 +165,7 @@ def _jackknife(curves: Curves, seed: int, progress: Progress | None) -> np.ndarr
     """(m, S): each image left out in turn, or each of 200 random blocks of images when there are more."""
     m = min(curves.num_images, _JACKKNIFE_GROUPS)
     block = np.random.default_rng(seed).permutation(curves.num_images) % m
-    return _weighted(curves, np.stack([(block != i).astype(np.int64) for i in range(m)]), progress)
+    return weighted([curves], np.stack([(block != i).astype(np.int64) for i in range(m)]), progress)
 
 
 def _bca_tails(value: float, samples: np.ndarray, jackknife: np.ndarray, tails: np.ndarray) -> np.ndarray:
@@ -217,8 +221,8 @@ def _exchange(a: Matches, b: Matches, n: int, seed: int, progress: Progress | No
         )
     )
     keep = np.random.default_rng(seed).integers(2, size=(n, count))
-    first = _weighted(both, np.concatenate((keep, 1 - keep), axis=1), progress)
-    return first - _weighted(both, np.concatenate((1 - keep, keep), axis=1), progress)
+    first = weighted([both], np.concatenate((keep, 1 - keep), axis=1), progress)
+    return first - weighted([both], np.concatenate((1 - keep, keep), axis=1), progress)
 
 
 def _p_value(value: float, exchanged: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.accuracy.ap import Curves
+from harness.accuracy.bootstrap import weighted
 
 __all__ = ["LEVEL", "MOST_RESAMPLES", "Resampled", "resampled"]
 
@@ -49,9 +50,6 @@ class Resampled:
 
 def resampled(curves: Sequence[Curves], weights: np.ndarray, progress: Progress | None = None) -> Resampled:
     """The statistics of all `curves`, one after the other, with every image once and with `weights` (n, I)."""
-    rows = []
-    for row in (np.ones(curves[0].num_images), *weights):
-        rows.append(np.concatenate([c.stats(row) for c in curves]))
-        if progress:
-            progress()
-    return Resampled(rows[0], np.array(rows[1:]).reshape(-1, len(rows[0])))
+    once = np.ones((1, curves[0].num_images))
+    found = weighted(curves, np.concatenate((once, weights)), progress)
+    return Resampled(found[0], found[1:])
