@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +23,14 @@ from harness.data.coco import Dataset
 from harness.data.crops import CropBatch, batches, iter_crops
 from harness.errors import NonFiniteOutput
 from harness.method import PoseProtocol, Predictor, TopDownOutput
+from harness.passes.blocks import BlockWriter, block_file
 from harness.passes.decoding import Decoding
-from harness.passes.runner import Runner, bad_output, block_file
+from harness.passes.runner import Runner, bad_output
 from harness.pose.codecs import CODECS
 from harness.pose.decoders import decode, non_finite, to_image
 from harness.pose.flip import flip_back
 from harness.pose.skeletons import Skeleton
-from harness.records.store import load_arrays, save_arrays
+from harness.records.store import load_arrays
 
 __all__ = ["Decoding", "PassPlan", "TopDownRunner", "run_passes"]
 
@@ -142,13 +145,17 @@ def run_passes(
 ) -> None:
     """Compute the blocks that are missing in `folders` (one for each plan) and write them, each atomically.
 
-    Persons of images that `missing="skip"` passes over are absent from the blocks.
-    Raises NonFiniteOutput naming image and person; DataError for images that cannot be read.
+    The network gets full batches across images and blocks. Persons of images that `missing="skip"` passes over are
+    absent from the blocks. Raises NonFiniteOutput naming image and person; DataError for images that cannot be read.
     """
-    for start in range(0, len(boxes.scores), BLOCK):
-        part = boxes.take(slice(start, start + BLOCK))
-        lacking = [(p, f) for p, f in zip(plans, folders) if load_arrays(block_file(f, start)) is None]
-        if not lacking:
+
+    def lacking(start: int) -> list[int]:
+        return [n for n, folder in enumerate(folders) if load_arrays(block_file(folder, start)) is None]
+
+    for wanted, stretch in groupby(range(0, len(boxes), BLOCK), key=lacking):
+        starts = list(stretch)
+        part = boxes.take(slice(starts[0], starts[-1] + BLOCK))
+        if not wanted:
             advance(len(part))
             continue
         crops = iter_crops(
@@ -160,22 +167,21 @@ def run_passes(
             workers=workers,
             missing=missing,
         )
-        collected = _block(runner, [p for p, _ in lacking], batches(crops, batch), part, start, advance)
-        for (_, folder), kept in zip(lacking, collected):
-            if kept:
-                save_arrays(block_file(folder, start), {n: np.concatenate([k[n] for k in kept]) for n in kept[0]})
+        writers = [BlockWriter(folders[n], BLOCK) for n in wanted]
+        with closing(crops):
+            _stretch(runner, [plans[n] for n in wanted], writers, batches(crops, batch), part, starts[0], advance)
 
 
-def _block(
+def _stretch(
     runner: TopDownRunner,
     plans: Sequence[PassPlan],
+    writers: Sequence[BlockWriter],
     crops: Iterable[CropBatch],
     boxes: Boxes,
     start: int,
     advance: Callable[[int], None],
-) -> list[list[dict[str, np.ndarray]]]:
-    """For each plan the arrays of each batch of one block, whose first person is row `start` of all boxes."""
-    collected: list[list[dict[str, np.ndarray]]] = [[] for _ in plans]
+) -> None:
+    """Consecutive blocks, written for each plan; their first person is row `start` of all boxes."""
     for indices, pixels, centers, scales in crops:
         try:
             results = runner.process(pixels, centers, scales, plans)
@@ -183,7 +189,8 @@ def _block(
             row = int(indices[bad.person])
             where = f"image {boxes.image_ids[row]}, annotation {boxes.ids[row]}, box {start + row}"
             raise bad_output(where) from None
-        for kept, arrays in zip(collected, results):
-            kept.append({"index": indices + start, **arrays})
+        for writer, arrays in zip(writers, results):
+            writer.add({"index": indices + start, **arrays})
         advance(len(indices))
-    return collected
+    for writer in writers:
+        writer.close()

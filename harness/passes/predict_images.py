@@ -21,7 +21,8 @@ from harness.data.coco import Dataset
 from harness.data.images import Scaling, Size, WholeImage, iter_images, to_original
 from harness.errors import NonFiniteOutput
 from harness.method import OneStageOutput, PoseProtocol, Predictor
-from harness.passes.runner import Runner, bad_output, block_file
+from harness.passes.blocks import block_file
+from harness.passes.runner import Runner, bad_output
 from harness.records.store import load_arrays, save_arrays
 
 __all__ = ["OneStageRunner", "Persons", "by_size", "run_image_pass"]
