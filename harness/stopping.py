@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Stopped", "asked", "check", "graceful"]
+__all__ = ["Stopped", "asked", "check", "graceful", "postponed"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SAID = b"\nfinishing this batch, then stopping; Ctrl-C now stops at once\n"
 _asked = 0  # the signal, 0 while there was none
+_postponed = False
 
 
 class Stopped(SystemExit):
@@ -26,13 +27,24 @@ class Stopped(SystemExit):
 
 def asked() -> bool:
     """Somebody wants this process to stop."""
-    return _asked != 0
+    return _asked != 0 and not _postponed
 
 
 def check() -> None:
     """Stopped, when somebody wants this process to stop. Called where nothing is lost by it."""
-    if _asked:
+    if asked():
         raise Stopped(128 + _asked)
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Within it nobody is told to stop: what belongs to a step that is saved as a whole."""
+    global _postponed
+    before, _postponed = _postponed, True
+    try:
+        yield
+    finally:
+        _postponed = before
 
 
 @contextmanager

@@ -238,8 +238,6 @@ def _jobs(dataset: Dataset, boxes: Boxes, input_size: Size, padding: float) -> l
 def _cut(job: _Job, *, dataset: Dataset, size: Size, udp: bool, bgr: bool, skip: bool) -> ImageCrops | int:
     """All crops of one image, or the image's id when it was skipped."""
     path = dataset.image_folder / job.image.file
-    if skip and not path.exists():
-        return job.image.id
     try:
         # OpenCV interpolates four channels more than twice as fast as three, to the same values
         image = cv2.cvtColor(read_image(path, (job.image.width, job.image.height)), cv2.COLOR_RGB2RGBA)
@@ -247,6 +245,8 @@ def _cut(job: _Job, *, dataset: Dataset, size: Size, udp: bool, bgr: bool, skip:
         for matrix, crop in zip(affines(job.centers, job.scales, 0.0, size, udp=udp), crops):
             cv2.cvtColor(warp(image, matrix, size, out=scratch), _FROM_RGBA[bgr], dst=crop)
     except DataError as error:
+        if skip and not path.exists():
+            return job.image.id
         where = f"image {job.image.id}, {error.where or path}"
         raise DataError(error.what, where=where, expected=error.expected, hint=error.hint) from None
     except cv2.error as error:

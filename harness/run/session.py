@@ -118,7 +118,7 @@ class Session:
         return {"name": row.cell.data.name, "dataset": dataset.fingerprint}
 
     def lose_files(self, row: Row, image_ids: Collection[int]) -> None:
-        """Image files that a pass found missing, though they were there before: records and passes name them missing."""
+        """Image files that a pass found missing, though they were there before: from now on keys say so."""
         name = row.cell.data.model_dump_json()
         before = self._datasets[name]
         assert before is not None

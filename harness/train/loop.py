@@ -249,7 +249,8 @@ class _Run:
         assert self.options.validate is not None
         scores: Mapping[str, float] = {}
         if self.processes.first:
-            scores = self.options.validate(self.update.result.eval())
+            with stopping.postponed():
+                scores = self.options.validate(self.update.result.eval())
             self.network.train()
             self.outputs.write_if_best(self.update.result, scores, step)
         self.processes.wait()
