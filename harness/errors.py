@@ -28,6 +28,7 @@ __all__ = [
     "SuiteError",
     "UserError",
     "WeightsError",
+    "is_out_of_memory",
     "unknown_name",
 ]
 
@@ -101,6 +102,19 @@ class MissingPackage(UserError):
 
     def __init__(self, feature: str, package: str, install: str) -> None:
         super().__init__(f"{feature} needs the package {package}, which is not installed", hint=install)
+
+
+_NO_MEMORY = (
+    "out of memory",  # CUDA
+    "can't allocate memory", "cannot allocate memory", "not enough memory",  # torch on a CPU, the system
+    "alloc_failed",  # cuBLAS, cuDNN
+    "failed to allocate", "insufficient memory",  # onnxruntime, OpenCV
+)  # fmt: skip
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, of the machine or of a GPU. Libraries say it in words, not in a type."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, listing: str = "") -> tuple[str, str]:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PROJECT", "STAGES", "code", "content_id", "file_sha256", "files_of", "revision", "versions"]
+__all__ = ["PROJECT", "STAGES", "code", "content_id", "file_sha256", "files_of", "revision", "stamp", "versions"]
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -36,8 +36,8 @@ STAGES = {
 _NEUTRAL = {
     f"harness.{name}"
     for name in (
-        "errors", "method", "provenance", "suite.cells", "suite.file", "suite.schema", "suite.sources",
-        "run.plan", "run.rows", "run.session", "run.scoring", "run.scoring_images", "records.store",
+        "errors", "method", "provenance", "stopping", "suite.cells", "suite.file", "suite.schema", "suite.sources",
+        "run.plan", "run.rows", "run.session", "run.scoring", "run.scoring_images", "records.files", "records.store",
         "cost.machine", "data.annotation_file", "train.checkpoints", "train.display", "train.files", "train.log",
         "train.recipes", "train.state",
     )
@@ -51,13 +51,18 @@ def content_id(value: Any) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, cached by path, size and modification time."""
+    """SHA-256 of a file, computed again when anything tells that it is another one."""
+    return _file_sha256(str(path.resolve()), *stamp(path))
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """What changes with a file, whatever the clock does: number, size, times of content and of the entry."""
     stat = path.stat()
-    return _file_sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @lru_cache(maxsize=256)
-def _file_sha256(path: str, size: int, mtime: int) -> str:
+def _file_sha256(path: str, *stamp: int) -> str:
     digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
         while chunk := stream.read(1 << 20):

@@ -14,6 +14,7 @@ import typer
 
 from harness.errors import DataError, UserError
 from harness.method import Predictor, Size, Variant, find_variant
+from harness.records.files import save_arrays
 from harness.suite.file import named_value, parse_value
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ def forward(
     network, report = _open(variant, weights, size, build)
     _check_size(variant, network, array, images)
     arrays = raw_outputs(network, array, other, train=train, rois=boxes)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(out, **arrays)  # type: ignore[arg-type]
+    save_arrays(out, arrays)
     shapes = {name: list(a.shape) for name, a in arrays.items()}
     if as_json:
         print(json.dumps({"schema": 1, "variant": variant.name, "out": str(out), "outputs": shapes, **report}))

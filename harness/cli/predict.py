@@ -42,6 +42,8 @@ def predict(
         bool, typer.Option("--tokens", help="Also draw which regions were refined, and the pose before and after.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda ...")] = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="Persons in one forward pass; one-stage: images of one size.")] = 16,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read, crop and draw.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print the predictions instead of a summary.")] = False,
 ) -> None:
     """Poses on photographs: COCO-format JSON and drawn pictures."""
@@ -54,7 +56,7 @@ def predict(
     written = predict_photographs(
         method, _files(images), weights=weights, boxes=boxes, out=out,
         assignments=set_, threshold=threshold, device=device, progress=progress, tokens=tokens,
-        person_threshold=person_threshold,
+        person_threshold=person_threshold, batch=batch, workers=workers,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(written.coco))

@@ -18,6 +18,7 @@ from harness.errors import MeasurementError
 from harness.records.store import DEFAULT_FOLDER, Store
 from harness.run.rows import Options, Progress
 from harness.run.run import run_suite
+from harness.stopping import graceful
 from harness.suite.schema import load_suite
 from harness.suite.sources import Sources, assignments
 
@@ -74,6 +75,7 @@ def run(
 ) -> None:
     """Measure what a suite file asks for and is missing; print the table, write the report.
 
+    SIGTERM and Ctrl-C keep what is done, up to the last batch (exit 143, 130); a second Ctrl-C stops at once.
     Exit 2 when a cell failed; its row says why, and all others are there.
     """
     from reports.report import ablation_tables, system_tables_of, table_of, verdict_tables, write_report
@@ -83,9 +85,10 @@ def run(
     sources = Sources(assignments(data, "--data"), assignments(weights, "--weights"))
     options = Options(device=device, batch=batch, workers=workers, fail_fast=fail_fast, results=results)
     keep, progress = Store(store), TerminalProgress()
-    manifest = run_suite(loaded, keep, sources, options, progress, marked)
+    with graceful():
+        manifest = run_suite(loaded, keep, sources, options, progress, marked)
     for name in keep.quarantined:
-        progress.say(f"damaged record set aside and measured again: {name}")
+        progress.say(f"damaged file set aside and measured again: {name}")
     rows = load_rows(keep, manifest)
     table, ablations = table_of(rows, manifest), ablation_tables(keep, manifest, rows)
     verdicts, systems = verdict_tables(manifest, rows), system_tables_of(keep, manifest)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from harness import provenance
+from harness import provenance, stopping
 from harness.data import coco
 from harness.errors import DataError, SuiteError, UserError, unknown_name
 from harness.method import Variant, find_variant
@@ -53,6 +53,7 @@ def train(
 ) -> None:
     """Train a variant; writes METHOD.safetensors, log.jsonl and resumable states.
 
+    SIGTERM and Ctrl-C save a state after the step; the same command goes on from it.
     On several GPUs: `accelerate launch -m harness train METHOD ...` or `torchrun -m harness train METHOD ...`.
     """
     began = time.monotonic()
@@ -88,10 +89,11 @@ def train(
     network = _network(variant, settings, dataset, seed, init, facts)
     from harness.train import loop
 
-    result = loop.train(
-        network, variant, settings.recipe, dataset,
-        out=folder, seed=seed, build=settings.build, metadata=facts, options=options,
-    )  # fmt: skip
+    with stopping.graceful():
+        result = loop.train(
+            network, variant, settings.recipe, dataset,
+            out=folder, seed=seed, build=settings.build, metadata=facts, options=options,
+        )  # fmt: skip
     if group.first:
         _print_result(result, as_json)
 

@@ -78,6 +78,7 @@ def convert(
     """Write the same weights under our names or those of another layout."""
     import torch
 
+    from harness.records.files import writing
     from harness.train.checkpoints import open_variant, read, write
 
     if out.suffix not in (".safetensors", ".pth"):
@@ -95,7 +96,8 @@ def convert(
         write(out, tensors, {**metadata, "variant": variant.name, "protocol": json.dumps(wanted)})
     else:
         _warn_of_lost_protocol(out, wanted, _wanted_protocol(variant, target.protocol if target else {}))
-        torch.save(dict(tensors), out)
+        with writing(out) as stream:
+            torch.save(dict(tensors), stream)
     said = {
         "schema": 1,
         "variant": variant.name,

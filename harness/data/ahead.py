@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from math import inf
 from typing import TypeVar
 
 import cv2
@@ -16,24 +17,38 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def in_order(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
+def in_order(
+    work: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    workers: int,
+    *,
+    size: Callable[[Job], int] = lambda job: 1,
+    room: float = inf,
+) -> Generator[Result]:
     """Results in the order of the jobs, with at most two jobs per worker under way or waiting to be taken.
 
-    `workers` 0 works in the caller's thread.
+    `workers` 0 works in the caller's thread. What is ahead has a `size` of at most `room` in sum, so that a slow
+    taker fills no memory; a single job may be larger. An exception of a job arrives in its place and ends the
+    work; so does closing the iterator, which waits for the jobs that run and starts no other.
     """
     with _one_thread_per_call():
         if workers == 0:
             yield from map(work, jobs)
             return
         pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
-        pending: deque[Future[Result]] = deque()
+        pending: deque[tuple[Future[Result], int]] = deque()
+        held = 0
         try:
             for job in jobs:
-                pending.append(pool.submit(work, job))
-                if len(pending) >= 2 * workers:
-                    yield pending.popleft().result()
+                weight = size(job)
+                while pending and (len(pending) >= 2 * workers or held + weight > room):
+                    future, gone = pending.popleft()
+                    held -= gone
+                    yield future.result()
+                pending.append((pool.submit(work, job), weight))
+                held += weight
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft()[0].result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -72,17 +72,36 @@ class Dataset:
     omitted: frozenset[int] = field(default=frozenset(), repr=False)
 
     @cached_property
+    def file_sizes(self) -> dict[int, int]:
+        """Bytes of each image file by image id, 0 where there is none; as they were when they were first asked for."""
+        return {image.id: _file_size(self.image_folder / image.file) for image in self.images}
+
+    def changed_files(self) -> list[ImageInfo]:
+        """Images whose files are there, but not as `file_sizes` has them."""
+        now = ((image, _file_size(self.image_folder / image.file)) for image in self.images)
+        return [image for image, size in now if size not in (0, self.file_sizes[image.id])]
+
+    def without_files(self, image_ids: Iterable[int]) -> Dataset:
+        """The same data set where the files of these images are not there."""
+        found = replace(self)
+        found.__dict__["file_sizes"] = {**self.file_sizes, **dict.fromkeys(image_ids, 0)}
+        return found
+
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of joint set, persons and images (id, name, size in pixels and bytes; 0 bytes if absent)."""
         digest = hashlib.sha256(repr((self.skeleton.name, self.skeleton.joints)).encode())
         for image in self.images:
             digest.update(repr((image.id, image.file, image.width, image.height)).encode())
-            digest.update(str(_file_size(self.image_folder / image.file)).encode())
+            digest.update(str(self.file_sizes[image.id]).encode())
         ids = [(p.id, p.image_id, p.iscrowd, p.num_keypoints) for p in self.persons]
         digest.update(np.array(ids, dtype="<i8").tobytes())
         digest.update(np.array([(*p.bbox, p.area) for p in self.persons], dtype="<f8").tobytes())
         for person in self.persons:
             digest.update(person.keypoints.astype("<f8").tobytes())
+        crowded = [entry.get("crowdIndex") for entry in self.annotations["images"]]  # what is easy, medium and hard
+        if any(index is not None for index in crowded):
+            digest.update(repr(crowded).encode())
         return digest.hexdigest()
 
 

@@ -139,11 +139,11 @@ def iter_images(
 def _read(index: int, *, dataset: Dataset, how: Scaling, skip: bool) -> WholeImage | None:
     info = dataset.images[index]
     path = dataset.image_folder / info.file
-    if skip and not path.exists():
-        return None
     try:
         image = read_image(path, (info.width, info.height))
     except DataError as error:
+        if skip and not path.exists():
+            return None
         where = f"image {info.id}, {error.where or path}"
         raise DataError(error.what, where=where, expected=error.expected, hint=error.hint) from None
     return WholeImage(index, info, scaled(image, how), (info.height, info.width))

@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from harness import stopping
 from harness.data.boxes import Boxes
 from harness.data.coco import Dataset
 from harness.data.crops import CropBatch, batches, iter_crops
 from harness.errors import NonFiniteOutput
 from harness.method import PoseProtocol, Predictor, TopDownOutput
+from harness.passes.blocks import BlockWriter, block_file, take_up
 from harness.passes.decoding import Decoding
-from harness.passes.runner import Runner, bad_output, block_file
+from harness.passes.memory import Sparing
+from harness.passes.runner import Runner, bad_output
 from harness.pose.codecs import CODECS
 from harness.pose.decoders import decode, non_finite, to_image
 from harness.pose.flip import flip_back
 from harness.pose.skeletons import Skeleton
-from harness.records.store import load_arrays, save_arrays
+from harness.records.store import load_arrays
 
 __all__ = ["Decoding", "PassPlan", "TopDownRunner", "run_passes"]
 
@@ -139,51 +145,72 @@ def run_passes(
     workers: int = 2,
     missing: Literal["error", "skip"] = "error",
     advance: Callable[[int], None] = lambda n: None,
-) -> None:
-    """Compute the blocks that are missing in `folders` (one for each plan) and write them, each atomically.
+) -> list[list[str]]:
+    """Compute the blocks that are missing in `folders` (one for each plan), each written atomically; names of all.
 
-    Persons of images that `missing="skip"` passes over are absent from the blocks.
-    Raises NonFiniteOutput naming image and person; DataError for images that cannot be read.
+    The network gets full batches across images and blocks, in halves from where one does not fit into memory. Persons
+    of images that `missing="skip"` passes over are absent from the blocks. Raises NonFiniteOutput naming image and
+    person; DataError for images that cannot be read; Stopped, with the last batch kept, when somebody asked for it.
     """
-    for start in range(0, len(boxes.scores), BLOCK):
-        part = boxes.take(slice(start, start + BLOCK))
-        lacking = [(p, f) for p, f in zip(plans, folders) if load_arrays(block_file(f, start)) is None]
-        if not lacking:
-            advance(len(part))
-            continue
+
+    def lacking(start: int) -> list[int]:
+        return [n for n, folder in enumerate(folders) if load_arrays(block_file(folder, start)) is None]
+
+    names: list[list[str]] = [[] for _ in folders]
+    sparing = Sparing()
+    for wanted, stretch in groupby(range(0, len(boxes), BLOCK), key=lacking):
+        starts = list(stretch)
+        rows = np.arange(starts[0], min(starts[-1] + BLOCK, len(boxes)))
+        for n in set(range(len(folders))) - set(wanted):
+            names[n] += [block_file(folders[n], start).name for start in starts]
+        writers = [BlockWriter(folders[n], BLOCK) for n in wanted]
+        left = np.setdiff1d(rows, take_up(writers, starts[0])) if wanted else rows[:0]
+        advance(len(rows) - len(left))
         crops = iter_crops(
             dataset,
-            part,
+            boxes.take(left),
             input_size=runner.predictor.input_size,
             udp=runner.codec.udp,
             padding=runner.protocol.box_padding,
             workers=workers,
             missing=missing,
         )
-        collected = _block(runner, [p for p, _ in lacking], batches(crops, batch), part, start, advance)
-        for (_, folder), kept in zip(lacking, collected):
-            if kept:
-                save_arrays(block_file(folder, start), {n: np.concatenate([k[n] for k in kept]) for n in kept[0]})
+        work = partial(_process, runner, [plans[n] for n in wanted], boxes, left)
+        with closing(crops):
+            _stretch(work, sparing, writers, batches(crops, batch), left, advance)
+        for n, writer in zip(wanted, writers):
+            names[n] += writer.written
+    return names
 
 
-def _block(
-    runner: TopDownRunner,
-    plans: Sequence[PassPlan],
+def _stretch(
+    work: Callable[[CropBatch, slice], list[dict[str, np.ndarray]]],
+    sparing: Sparing,
+    writers: Sequence[BlockWriter],
     crops: Iterable[CropBatch],
-    boxes: Boxes,
-    start: int,
+    rows: np.ndarray,
     advance: Callable[[int], None],
-) -> list[list[dict[str, np.ndarray]]]:
-    """For each plan the arrays of each batch of one block, whose first person is row `start` of all boxes."""
-    collected: list[list[dict[str, np.ndarray]]] = [[] for _ in plans]
-    for indices, pixels, centers, scales in crops:
-        try:
-            results = runner.process(pixels, centers, scales, plans)
-        except NonFiniteOutput as bad:
-            row = int(indices[bad.person])
-            where = f"image {boxes.image_ids[row]}, annotation {boxes.ids[row]}, box {start + row}"
-            raise bad_output(where) from None
-        for kept, arrays in zip(collected, results):
-            kept.append({"index": indices + start, **arrays})
-        advance(len(indices))
-    return collected
+) -> None:
+    """Consecutive blocks, written for each plan; the crops are of these `rows` of all boxes."""
+    for batch in crops:
+        for part, results in sparing.run(partial(work, batch), len(batch.indices)):
+            for writer, arrays in zip(writers, results):
+                writer.add({"index": rows[batch.indices[part]], **arrays})
+        advance(len(batch.indices))
+        if stopping.asked():
+            for writer in writers:
+                writer.keep()
+            stopping.check()
+    for writer in writers:
+        writer.close()
+
+
+def _process(
+    runner: TopDownRunner, plans: Sequence[PassPlan], boxes: Boxes, rows: np.ndarray, batch: CropBatch, part: slice
+) -> list[dict[str, np.ndarray]]:
+    """What the runner makes of a part of a batch; its errors name image, annotation and box."""
+    try:
+        return runner.process(batch.crops[part], batch.centers[part], batch.scales[part], plans)
+    except NonFiniteOutput as bad:
+        row = int(rows[batch.indices[part][bad.person]])
+        raise bad_output(f"image {boxes.image_ids[row]}, annotation {boxes.ids[row]}, box {row}") from None

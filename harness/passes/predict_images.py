@@ -10,18 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from harness import stopping
 from harness.cost.per_image import image_macs
 from harness.data.coco import Dataset
 from harness.data.images import Scaling, Size, WholeImage, iter_images, to_original
 from harness.errors import NonFiniteOutput
 from harness.method import OneStageOutput, PoseProtocol, Predictor
-from harness.passes.runner import Runner, bad_output, block_file
+from harness.passes.blocks import block_file, part_file
+from harness.passes.memory import Sparing
+from harness.passes.runner import Runner, bad_output
 from harness.records.store import load_arrays, save_arrays
 
 __all__ = ["OneStageRunner", "Persons", "by_size", "run_image_pass"]
@@ -111,25 +115,58 @@ def run_image_pass(
     workers: int = 2,
     missing: Literal["error", "skip"] = "error",
     advance: Callable[[int], None] = lambda n: None,
-) -> None:
-    """Compute the blocks that are missing in `folder` and write them, each atomically.
+) -> list[str]:
+    """Compute the blocks that are missing in `folder`, each written atomically; the names of all.
 
-    Images that `missing="skip"` passes over are absent from the blocks. Raises NonFiniteOutput naming the image,
-    DataError for images that cannot be read.
+    Images that `missing="skip"` passes over are absent from the blocks. From where a batch does not fit into memory
+    they go in halves. Raises NonFiniteOutput naming the image, DataError for images that cannot be read; Stopped, with
+    the last batch kept, when somebody asked for it.
     """
+    names, sparing = [], Sparing()
     for start in range(0, len(dataset.images), BLOCK):
-        file = block_file(folder, start)
+        file, part = block_file(folder, start), part_file(folder, start)
         indices = range(start, min(start + BLOCK, len(dataset.images)))
-        if load_arrays(file) is not None:
+        if load_arrays(file) is None:
+            begun = load_arrays(part)
+            left = [i for i in indices if begun is None or i not in begun["index"]]
+            advance(len(indices) - len(left))
+            images = iter_images(dataset, left, runner.scaling, workers=workers, missing=missing)
+            found: dict[int, Persons] = {}
+            for group in by_size(images, batch):
+                for _, persons in sparing.run(partial(_process, runner, settings, group), len(group)):
+                    found |= persons
+                advance(len(group))
+                if stopping.asked():
+                    save_arrays(part, _joined(runner, begun, found))
+                    stopping.check()
+            if not found and begun is None:
+                continue
+            save_arrays(file, _joined(runner, begun, found))
+            part.unlink(missing_ok=True)
+        else:
             advance(len(indices))
-            continue
-        images = iter_images(dataset, indices, runner.scaling, workers=workers, missing=missing)
-        found: dict[int, Persons] = {}
-        for group in by_size(images, batch):
-            found |= zip((image.index for image in group), runner.process(group, settings), strict=True)
-            advance(len(group))
-        if found:
-            save_arrays(file, _arrays(runner, dict(sorted(found.items()))))
+        names.append(file.name)
+    return names
+
+
+def _process(
+    runner: OneStageRunner, settings: Mapping[str, Any], group: Sequence[WholeImage], part: slice
+) -> dict[int, Persons]:
+    """The persons of a part of a group, by index of the image."""
+    return dict(zip((image.index for image in group[part]), runner.process(group[part], settings), strict=True))
+
+
+_BY_PERSON = ("image", "boxes", "scores", "keypoints")
+
+
+def _joined(
+    runner: OneStageRunner, begun: Mapping[str, np.ndarray] | None, found: Mapping[int, Persons]
+) -> Mapping[str, np.ndarray]:
+    """The arrays of one block, in the order of its images: what a stopped run had, and the persons found since."""
+    parts = [part for part in (begun, _arrays(runner, found) if found else None) if part is not None]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    images, persons = (np.argsort(whole[name], kind="stable") for name in ("index", "image"))
+    return {name: values[persons if name in _BY_PERSON else images] for name, values in whole.items()}
 
 
 def _arrays(runner: OneStageRunner, found: Mapping[int, Persons]) -> dict[str, np.ndarray]:

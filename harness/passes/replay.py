@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,9 @@ def load_pass(folder: Path) -> Pass | None:
     return {name: np.concatenate([b[name] for b in sound]) for name in sound[0]}
 
 
-def seal_pass(folder: Path, about: dict[str, Any]) -> None:
-    """Mark a pass as complete: from now on it is read, not computed."""
-    names = sorted(p.name for p in folder.glob("block-*.npz"))
+def seal_pass(folder: Path, about: dict[str, Any], blocks: Sequence[str] | None = None) -> None:
+    """Mark a pass of these `blocks` as complete, of all that are there by default: it is read now, not computed."""
+    names = sorted(p.name for p in folder.glob("block-*.npz")) if blocks is None else list(blocks)
     write_atomically(folder / COMPLETE, json.dumps({**about, "blocks": names}, indent=1).encode())
 
 

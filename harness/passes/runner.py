@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from harness.errors import NonFiniteOutput, UserError
 from harness.method import PoseProtocol, Predictor
 from harness.passes.number_format import number_format
 
-__all__ = ["Runner", "bad_output", "block_file"]
+__all__ = ["Runner", "bad_output"]
 
 
 class Runner:
@@ -47,8 +46,3 @@ def bad_output(where: str, person: int = 0) -> NonFiniteOutput:
     error = NonFiniteOutput("the network's output holds nan or inf", where=where, hint=hint)
     error.person = person
     return error
-
-
-def block_file(folder: Path, start: int) -> Path:
-    """The file of the block of a pass that begins at person or image `start`."""
-    return folder / f"block-{start:07d}.npz"

@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.errors import UserError
 from harness.provenance import command, content_id, revision, versions
+from harness.records.files import decode_arrays, load_arrays, read_whole, save_arrays, write_atomically
 
-__all__ = ["SCHEMA", "Record", "Store", "write_atomically"]
+__all__ = ["SCHEMA", "Record", "Store", "load_arrays", "save_arrays", "write_atomically"]
 
 SCHEMA = 1
-_UMASK = os.umask(0)
-os.umask(_UMASK)
+_TRIES = 3
 DEFAULT_FOLDER = Path("results/records")
 
 
@@ -71,31 +71,15 @@ def record_id(kind: str, key: Mapping[str, Any]) -> str:
     return content_id({"kind": kind, "schema": SCHEMA, "key": key})
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write, flush to disk, rename: a reader sees the old file or the whole new one, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o666 & ~_UMASK)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 class Store:
     """The records below one folder.
 
     records/KIND-ID.json, arrays/ID.npz, passes/ID/ (predictions), runs/SUITE.json (what a suite's table consists of),
-    quarantine/ (damaged records, kept for the curious).
+    quarantine/ (damaged files, kept for the curious).
     """
 
     def __init__(self, folder: Path = DEFAULT_FOLDER, *, read_only: bool = False) -> None:
-        """`read_only`: damaged records are left where they are; `quarantined` names them all the same."""
+        """`read_only`: damaged files are left where they are; `quarantined` names them all the same."""
         self.folder, self._read_only = folder, read_only
         self.quarantined: list[str] = []
         self.outdated: list[str] = []
@@ -116,7 +100,7 @@ class Store:
 
     def remarks(self) -> list[str]:
         """What was passed over while reading, for people."""
-        lines = [f"damaged record set aside: {name}; `paretopose run` measures it again" for name in self.quarantined]
+        lines = [f"damaged file set aside: {name}; `paretopose run` measures it again" for name in self.quarantined]
         if self.outdated:
             lines.append(
                 f"{len(self.outdated)} records of an older schema version passed over; `paretopose run` measures "
@@ -157,14 +141,33 @@ class Store:
 
     def put(self, record: Record, arrays: Mapping[str, np.ndarray] | None = None) -> Record:
         """Keep a record; its arrays are written first, so that a record is never without them."""
-        if arrays is not None:
-            save_arrays(self.folder / "arrays" / f"{record.id}.npz", arrays)
-        write_atomically(self._path(record.kind, record.id), record.model_dump_json(indent=1).encode())
+        file = self.folder / "arrays" / f"{record.id}.npz"
+        for _ in range(_TRIES):
+            if arrays is not None:
+                save_arrays(file, arrays)
+            write_atomically(self._path(record.kind, record.id), record.model_dump_json(indent=1).encode())
+            if arrays is None or file.is_file():  # else a clean-up has just taken them for left-overs
+                break
         return record
 
     def arrays(self, identity: str) -> dict[str, np.ndarray] | None:
-        """The arrays of a record, None when there are none or the file is damaged."""
-        return load_arrays(self.folder / "arrays" / f"{identity}.npz")
+        """The arrays of a record, None when there are none or the file was damaged (then it is set aside)."""
+        return self._arrays(self.folder / "arrays" / f"{identity}.npz", f"{identity}.npz")
+
+    def check_pass(self, identity: str) -> None:
+        """Set aside the blocks of a pass that cannot be read, so that they are computed again."""
+        for path in sorted(self.pass_folder(identity).glob("*.npz")):
+            self._arrays(path, f"{identity}-{path.name}")
+
+    def _arrays(self, path: Path, name: str) -> dict[str, np.ndarray] | None:
+        try:
+            content = read_whole(path)
+        except OSError:
+            return None
+        found = decode_arrays(content)
+        if found is None:
+            self._quarantine(path, content, name)
+        return found
 
     def records(self) -> Iterator[Record]:
         """All records, by kind and id."""
@@ -188,7 +191,7 @@ class Store:
 
     def _read(self, path: Path) -> Record | None:
         try:
-            content = path.read_bytes()
+            content = read_whole(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -204,43 +207,25 @@ class Store:
                 self.outdated.append(path.name)
                 return None
             record = Record.model_validate(values)
-        except (ValueError, TypeError, KeyError):
-            self._quarantine(path)
-            return None
-        sound = record.digest == content_id(record.result) and record.id == record_id(record.kind, record.key)
+            sound = record.digest == content_id(record.result) and record.id == record_id(record.kind, record.key)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            sound = False
         if not sound:
-            self._quarantine(path)
+            self._quarantine(path, content, path.name)
         return record if sound else None
 
-    def _quarantine(self, path: Path) -> None:
-        if self._read_only:
-            self.quarantined.append(path.name)
-            return
-        place = self.folder / "quarantine" / path.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.replace(place)
-        except FileNotFoundError:  # somebody else set it aside
-            return
-        self.quarantined.append(path.name)
-
-
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an .npz atomically; it carries checksums (zip), so damage is noticed on reading."""
-    import io
-
-    buffer = io.BytesIO()
-    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
-    write_atomically(path, buffer.getvalue())
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an .npz, None when it is missing or damaged. Pickled objects are refused."""
-    import zipfile
-    import zlib
-
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (FileNotFoundError, zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError):
-        return None
+    def _quarantine(self, path: Path, content: bytes, name: str) -> None:
+        """Set a file aside that holds this damaged `content`."""
+        if not self._read_only:
+            place = self.folder / "quarantine" / name
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(place)
+                if read_whole(place) != content:  # another process has just measured it again
+                    place.replace(path)
+                    return
+            except FileNotFoundError:  # somebody else set it aside
+                return
+            except PermissionError:  # somebody else's store
+                pass
+        self.quarantined.append(name)

@@ -16,6 +16,7 @@ from harness.passes.score import detections, score
 from harness.records.store import Record, write_atomically
 from harness.run.rows import Row, code_of, file_names, run_kind, settings_of
 from harness.run.scoring_images import find_boxes, image_pass_key, image_record_key, score_image_rows
+from harness.run.sealing import seal
 from harness.run.session import Session
 from harness.suite.schema import AccuracySpec
 
@@ -110,7 +111,8 @@ def _joint_pass(session: Session, rows: Sequence[Row], waiting: Sequence[Row], s
     folders = [_pass_folder(session, group[0], plan) for group, plan in zip(wanted, plans)]
     missing = [(p, f) for p, f in zip(plans, folders) if replay.load_pass(f) is None]
     if missing:
-        _predict(session, [p for p, _ in missing], [f for _, f in missing], wanted[0][0])
+        _predict(session, [p for p, _ in missing], wanted[0][0])
+        folders = [_pass_folder(session, group[0], plan) for group, plan in zip(wanted, plans)]
     for group, folder in zip(wanted, folders):
         found = replay.load_pass(folder)
         if found is None:
@@ -137,19 +139,24 @@ def scored_pass(session: Session, row: Row) -> replay.Pass | None:
     return replay.load_pass(_pass_folder(session, row, _plan(group)))
 
 
-def _predict(session: Session, plans: Sequence[PassPlan], folders: Sequence[Path], row: Row) -> None:
+def _predict(session: Session, plans: Sequence[PassPlan], row: Row) -> None:
     dataset, boxes, _ = session.inputs(row)
+
+    def folders() -> list[Path]:
+        return [_pass_folder(session, row, plan) for plan in plans]
+
+    for folder in folders():
+        session.store.check_pass(folder.name)
     runner = session.runner(row, session.predictor(row))
     began = time.perf_counter()
     text = f"{row.variant.name}: {len(boxes.scores)} persons"
     with session.progress.task(text, len(boxes.scores)) as advance:
-        run_passes(
-            runner, plans, folders, dataset, boxes, batch=session.options.batch, workers=session.options.workers,
+        blocks = run_passes(
+            runner, plans, folders(), dataset, boxes, batch=session.options.batch, workers=session.options.workers,
             missing=row.cell.data.missing, advance=advance,
         )  # fmt: skip
-    for folder in folders:
-        about = {"seconds": time.perf_counter() - began, "device": session.options.device}
-        replay.seal_pass(folder, {**about, "notes": session.notes(row)})
+    about = {"seconds": time.perf_counter() - began, "device": session.options.device}
+    seal(session, row, folders, blocks, boxes.image_ids, about)
 
 
 def _key(session: Session, row: Row, spec: AccuracySpec) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness import provenance
 from harness.errors import MeasurementError
 from harness.passes import replay
@@ -14,6 +16,7 @@ from harness.passes.predict_images import run_image_pass
 from harness.passes.score_images import boxes_of, person_results, score_images
 from harness.records.store import Record
 from harness.run.rows import Row, code_of, run_kind, settings_of
+from harness.run.sealing import seal
 from harness.run.session import Session
 from harness.suite.schema import AccuracySpec
 
@@ -91,18 +94,20 @@ def score_image_rows(session: Session, rows: Sequence[Row], spec: AccuracySpec) 
 
 
 def _predict(session: Session, row: Row) -> replay.Pass:
-    dataset, folder, options = session.dataset(row), _folder(session, row), session.options
+    dataset, options = session.dataset(row), session.options
     assert dataset is not None
+    session.store.check_pass(_folder(session, row).name)
     runner = session.image_runner(row, session.predictor(row))
     began = time.perf_counter()
     with session.progress.task(f"{row.variant.name}: {len(dataset.images)} images", len(dataset.images)) as advance:
-        run_image_pass(
-            runner, settings_of(row.cell), folder, dataset, batch=options.batch, workers=options.workers,
-            missing=row.cell.data.missing, advance=advance,
+        blocks = run_image_pass(
+            runner, settings_of(row.cell), _folder(session, row), dataset, batch=options.batch,
+            workers=options.workers, missing=row.cell.data.missing, advance=advance,
         )  # fmt: skip
-    about = {"seconds": time.perf_counter() - began, "device": options.device, "notes": session.notes(row)}
-    replay.seal_pass(folder, about)
-    found = replay.load_pass(folder)
+    about = {"seconds": time.perf_counter() - began, "device": options.device}
+    images = np.array([image.id for image in dataset.images])
+    seal(session, row, lambda: [_folder(session, row)], [blocks], images, about)
+    found = replay.load_pass(_folder(session, row))
     if found is None:
-        raise MeasurementError("a pass that was just written cannot be read", where=str(folder))
+        raise MeasurementError("a pass that was just written cannot be read", where=str(_folder(session, row)))
     return found

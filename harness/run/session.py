@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness import provenance
+from harness import provenance, stopping
 from harness.data.boxes import Boxes, at_least
 from harness.data.coco import Dataset
-from harness.errors import HarnessError, MeasurementError, SuiteError
+from harness.errors import HarnessError, MeasurementError, SuiteError, is_out_of_memory
 from harness.method import Predictor, find_variant
 from harness.passes.predict import TopDownRunner
 from harness.passes.predict_images import OneStageRunner
@@ -24,9 +24,6 @@ from harness.suite.sources import Sources, data_key
 from harness.train.checkpoints import open_variant
 
 __all__ = ["Inputs", "Session"]
-
-# what a network, a driver or a foreign package may raise; a fault of ours shows its traceback on stderr
-_FAULTS = (RuntimeError, ValueError, OSError, MemoryError, ArithmeticError, LookupError, TypeError, AttributeError)
 
 
 class Inputs(NamedTuple):
@@ -120,6 +117,14 @@ class Session:
         assert dataset is not None
         return {"name": row.cell.data.name, "dataset": dataset.fingerprint}
 
+    def lose_files(self, row: Row, image_ids: Collection[int]) -> None:
+        """Image files that a pass found missing, though they were there before: from now on keys say so."""
+        name = row.cell.data.model_dump_json()
+        before = self._datasets[name]
+        assert before is not None
+        self._datasets[name] = before.without_files(image_ids)
+        self._inputs = {n: inputs for n, inputs in self._inputs.items() if inputs.dataset is not before}
+
     # -- networks ----------------------------------------------------------------------------------------------
 
     def joints(self, row: Row) -> int:
@@ -192,14 +197,17 @@ class Session:
 
     @contextmanager
     def guard(self, rows: Sequence[Row], what: str) -> Iterator[None]:
-        """A failure becomes the reason in the rows' cells; the other cells go on."""
+        """A failure becomes the reason in the rows' cells; the other cells go on. Stopped, if somebody asked for it."""
+        stopping.check()
         try:
             yield
-        except (HarnessError, *_FAULTS) as error:
+        except Exception as error:  # of a network, a driver, a foreign package; a fault of ours shows its traceback
             if self.options.fail_fast:
                 raise
             text = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-            if not isinstance(error, HarnessError):
+            if is_out_of_memory(error) and not isinstance(error, HarnessError):
+                text = f"it does not fit into memory ({text})\n  to do: a smaller batch or input, or fewer --workers"
+            elif not isinstance(error, HarnessError):
                 self.progress.say(traceback.format_exc())
             for row in rows:
                 row.reasons[what] = text

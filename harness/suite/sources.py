@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from harness.data.boxes import Boxes, from_file, from_ground_truth
 from harness.data.coco import Dataset
 from harness.errors import DataError, SuiteError, WeightsError, unknown_name
 from harness.method import PoseProtocol, find_variant
-from harness.provenance import PROJECT
+from harness.provenance import PROJECT, stamp
 from harness.suite.file import named_value
 from harness.suite.schema import BoxesFrom, Cell, DataSpec, TrainData, TrainSpec
 
@@ -66,8 +66,13 @@ def synthetic_folder(split: str, folder: Path = Path("results/data")) -> Path:
     return place
 
 
-@lru_cache(maxsize=4)
 def _load(annotations: Path, images: Path, name: str) -> Dataset:
+    """Read again when the file is another one; the image files are looked at each time."""
+    return replace(_parsed(annotations, images, name, stamp(annotations) if annotations.is_file() else ()))
+
+
+@lru_cache(maxsize=4)
+def _parsed(annotations: Path, images: Path, name: str, stamp: tuple[int, ...]) -> Dataset:
     return coco.load(annotations, images, name=name)
 
 

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from harness.errors import MeasurementError, UserError
+from harness.errors import MeasurementError, UserError, is_out_of_memory
 
 __all__ = ["Watch", "diverged", "explained", "not_finite"]
 
 EXPLODED = 100.0  # times the mean of the run's first losses: those of a network that has learned nothing
 _FIRST = 10  # losses that this mean is taken of
 _NAMED = 8  # samples and parameters that a message lists
-_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")  # of a GPU, of the machine
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _HINT = "lower the learning rate or lengthen the warm-up; the states before it are kept in OUT/state"
 
@@ -95,7 +94,7 @@ def explained(where: str, samples: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in _NO_MEMORY):
+        if not is_out_of_memory(error):
             raise
         raise UserError(
             f"a batch of {samples} does not fit into memory ({_line(error)})",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _codecs
 import hashlib
-import os
 import pickle
 import re
 from collections import OrderedDict
@@ -24,6 +23,7 @@ from numpy._core import multiarray
 from torch import Tensor
 
 from harness.errors import WeightsError
+from harness.records.files import write_atomically
 
 __all__ = ["read", "sha256", "write"]
 
@@ -79,11 +79,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write safetensors; whoever reads `path` meanwhile sees the old file or the new one, never a part."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    data = safetensors.torch.save(tensors, metadata=dict(metadata or {}))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    write_atomically(path, safetensors.torch.save(tensors, metadata=dict(metadata or {})))
 
 
 def sha256(path: Path) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.records.files import write_atomically
+
 __all__ = ["LOG_STEPS", "Clock", "Log"]
 
 LOG_STEPS = 50  # a line in the log at least this often
@@ -64,8 +66,7 @@ class Log:
         if kept:
             self.last = json.loads(kept[-1])["loss"]
         if self._active:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._path.write_text("".join(line + "\n" for line in kept))
+            write_atomically(self._path, "".join(line + "\n" for line in kept).encode())
             self._board = _board(self._folder / "tensorboard", first)
 
     def add(self, losses: Mapping[str, float]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from harness import stopping
 from harness.data.coco import Dataset
 from harness.errors import HarnessError
 from harness.method import Variant
@@ -166,7 +167,7 @@ class _Run:
         return first
 
     def go(self, first: int) -> TrainResult:
-        """Steps `first` to the end, or until time is up."""
+        """Steps `first` to the end, or until time is up. Stopped, with the state saved, when a signal asked for it."""
         self.order.start = first
         options, began, step = self.options, time.monotonic(), first
         batches = iter(
@@ -183,7 +184,7 @@ class _Run:
                 display.step(epoch, loss, rate, clock.speed)
                 new = self.validated(step) if ends_epoch and self._is_due(epoch) else {}
                 scores = new or scores
-                stops = step < self.total and self._time_is_up(began)
+                stops = step < self.total and self._is_to_stop(began)
                 if ends_epoch or stops or step % LOG_STEPS == 0:
                     self.log.write(step=step - 1, epoch=epoch, lr=rate, **clock.facts(), **new)
                 if ends_epoch:
@@ -197,6 +198,7 @@ class _Run:
             files.write(files.weights, self.update.result, scores, step)
         self.processes.wait()
         self.log.close()
+        stopping.check()
         best = files.best_weights if files.best_weights.is_file() else None
         numbers = (self.epochs, step, len(self.data), self.log.last, clock.speed, scores)
         return TrainResult(files.weights, *numbers, best, done)
@@ -247,7 +249,8 @@ class _Run:
         assert self.options.validate is not None
         scores: Mapping[str, float] = {}
         if self.processes.first:
-            scores = self.options.validate(self.update.result.eval())
+            with stopping.postponed():
+                scores = self.options.validate(self.update.result.eval())
             self.network.train()
             self.outputs.write_if_best(self.update.result, scores, step)
         self.processes.wait()
@@ -257,11 +260,12 @@ class _Run:
         last = epoch + 1 == self.epochs
         return self.options.validate is not None and ((epoch + 1) % self.options.validate_every == 0 or last)
 
-    def _time_is_up(self, began: float) -> bool:
-        """As the first process's clock says: all have to stop at the same step."""
-        if self.options.stop_after is None:
-            return False
-        own = self.processes.first and time.monotonic() - began >= self.options.stop_after
+    def _is_to_stop(self, began: float) -> bool:
+        """Time is up on the first process's clock, or a signal came to any: all have to stop at the same step."""
+        limit = self.options.stop_after
+        own = stopping.asked() or (limit is not None and self.processes.first and time.monotonic() - began >= limit)
+        if self.processes.count == 1:
+            return own
         return bool(self.processes.sum(torch.tensor(float(own), device=self.processes.device)) > 0)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from harness.errors import DataError, UserError
+from harness.records.files import writing
 
 __all__ = ["clear", "load", "save"]
 
@@ -23,18 +23,11 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     The file appears under its name only when it is complete and on the disk, so a kill at any moment costs at most
     the steps since the last save. OSError when it cannot be written, a full disk for instance; the states before stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"state-{step:09d}.pt"
-    partial = path.with_suffix(".partial")
-    try:
-        _write(partial, {**state, "step": step})
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-    partial.replace(path)
-    _sync(folder)
+    with writing(path) as stream:
+        _write(stream, {**state, "step": step})
     for old in _files(folder)[_KEPT:]:
-        old.unlink()
+        old.unlink(missing_ok=True)  # another process may be at the same training
     return path
 
 
@@ -59,30 +52,17 @@ def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def clear(folder: Path) -> None:
     """Remove the states of `folder`, those that a kill left half-written included."""
-    for path in [*_files(folder), *folder.glob("state-*.partial")]:
-        path.unlink()
+    for path in [*_files(folder), *folder.glob(".state-*.tmp")]:
+        path.unlink(missing_ok=True)
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    with path.open("wb") as stream:
-        try:
-            torch.save(dict(content), stream)
-        except RuntimeError as error:  # torch's writer stumbles over the half-written file: the cause lies behind
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """The folder's list of files on the disk as well, where the system can do that."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _write(stream: BinaryIO, content: Mapping[str, Any]) -> None:
+    try:
+        torch.save(dict(content), stream)
+    except RuntimeError as error:  # torch's writer stumbles over the half-written file: the cause lies behind
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _files(folder: Path) -> list[Path]:

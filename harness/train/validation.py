@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,14 +10,11 @@ from torch import nn
 from harness.accuracy.evaluate import evaluate
 from harness.data.boxes import from_ground_truth
 from harness.data.coco import Dataset
-from harness.data.crops import center_scale
 from harness.errors import DataError, NonFiniteOutput
 from harness.method import PoseProtocol, Variant
-from harness.passes import replay
-from harness.passes.decoding import Decoding
-from harness.passes.predict import PassPlan, TopDownRunner, run_passes
-from harness.passes.predict_images import OneStageRunner, run_image_pass
-from harness.passes.score_images import person_results
+from harness.passes.predict import TopDownRunner
+from harness.passes.predict_images import OneStageRunner
+from harness.passes.results import image_results, top_down_results
 
 __all__ = ["validator"]
 
@@ -38,11 +33,10 @@ def validator(
     found = _one_stage if variant.paradigm == "one-stage" else _top_down
 
     def validate(network: nn.Module) -> Mapping[str, float]:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                results = found(network, variant.protocol, dataset, Path(folder), device, batch, workers)
-            except NonFiniteOutput:
-                return dict.fromkeys(_STATS, 0.0)
+        try:
+            results = found(network, variant.protocol, dataset, device, batch, workers)
+        except NonFiniteOutput:
+            return dict.fromkeys(_STATS, 0.0)
         kind = "crowdpose" if dataset.skeleton.name == "crowdpose" else "coco"
         ids = [image.id for image in dataset.images]
         scored = evaluate(dataset.annotations, results, evaluator=kind, bootstrap=0, judge=False, image_ids=ids)
@@ -52,29 +46,15 @@ def validator(
 
 
 def _top_down(
-    network: Any, protocol: PoseProtocol, dataset: Dataset, folder: Path, device: str, batch: int, workers: int
+    network: Any, protocol: PoseProtocol, dataset: Dataset, device: str, batch: int, workers: int
 ) -> list[dict[str, Any]]:
     boxes = from_ground_truth(dataset, cleaning=protocol.box_cleaning)
-    how = Decoding.of(protocol)
     runner = TopDownRunner(network, protocol, dataset.skeleton, device=device)
-    plan = PassPlan({}, (how,), protocol.flip, all_exits=False)
-    run_passes(runner, [plan], [folder], dataset, boxes, batch=batch, workers=max(1, workers))
-    passed = _sealed(folder)
-    chosen = replay.select(passed, how.name, flip=protocol.flip, threshold=float("inf"))
-    _, scales = center_scale(boxes.xywh, network.input_size, protocol.box_padding)
-    return replay.to_results(passed, chosen, boxes, scales, protocol, dataset.skeleton)
+    return top_down_results(runner, {}, dataset, boxes, batch=batch, workers=max(1, workers))
 
 
 def _one_stage(
-    network: Any, protocol: PoseProtocol, dataset: Dataset, folder: Path, device: str, batch: int, workers: int
+    network: Any, protocol: PoseProtocol, dataset: Dataset, device: str, batch: int, workers: int
 ) -> list[dict[str, Any]]:
     runner = OneStageRunner(network, protocol, device=device)
-    run_image_pass(runner, {}, folder, dataset, workers=max(1, workers))
-    return person_results(_sealed(folder), protocol, [image.id for image in dataset.images])
-
-
-def _sealed(folder: Path) -> replay.Pass:
-    replay.seal_pass(folder, {})
-    found = replay.load_pass(folder)
-    assert found is not None
-    return found
+    return image_results(runner, {}, dataset, protocol, workers=max(1, workers))

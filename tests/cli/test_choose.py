@@ -107,7 +107,7 @@ def test_damaged_records_are_passed_over_and_counted(store):
     broken = next((store.folder / "records").glob("accuracy-*.json"))
     broken.write_text(broken.read_text()[:100])
     done = choose(store, "--max-gmacs", "9")
-    assert f"damaged record set aside: {broken.name}" in done.stderr
+    assert f"damaged file set aside: {broken.name}" in done.stderr
 
 
 def test_replayed_thresholds_are_among_the_answers(two_exits):

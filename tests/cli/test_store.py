@@ -145,7 +145,7 @@ def test_gc_lists_and_deletes_only_when_told(littered):
     before, records = files(littered), [r.id for r in littered.records()]
     shown = call("gc", "--store", str(littered.folder))
     assert files(littered) == before and "--delete" in shown.stderr
-    for why in ("arrays without a record", "killed write", "damaged record"):
+    for why in ("arrays without a record", "killed write", "damaged file"):
         assert why in shown.stdout
     found = json.loads(call("gc", "--store", str(littered.folder), "--delete", "--json").stdout)
     assert found["freed"] == 1110 and [r.id for r in littered.records()] == records

@@ -48,7 +48,7 @@ def test_an_empty_or_missing_folder_has_no_state(tmp_path):
 
 def test_clearing_removes_states_and_half_written_ones_only(tmp_path):
     save(tmp_path, 5)
-    (tmp_path / "state-000000006.partial").write_bytes(b"x")
+    (tmp_path / ".state-000000006.pt.abc.tmp").write_bytes(b"x")
     (tmp_path / "notes.txt").write_text("mine")
     state.clear(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
