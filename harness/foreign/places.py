@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-__all__ = ["climbs_out", "inside"]
+__all__ = ["climbs_out", "inside", "linked_out"]
 
 
 def climbs_out(name: str) -> bool:
@@ -29,3 +30,24 @@ def inside(root: Path, name: str) -> Path:
     if not path.is_relative_to(top):
         raise ValueError(f"'{name}' leaves its root" + ("" if climbs_out(name) else " through a symbolic link"))
     return path
+
+
+def linked_out(folder: Path, names: Iterable[str], root: Path) -> str | None:
+    """The first of `names` (files below `folder`) that a symbolic link on the way leads out of `root`."""
+    top, linked = root.resolve(), {"": False}  # type: tuple[Path, dict[str, bool]]
+    for name in names:
+        parent = name.rpartition("/")[0]
+        if parent not in linked:
+            way = [folder / parent, *(folder / p for p in Path(parent).parents if p.parts)]
+            linked[parent] = any(p.is_symlink() for p in way)
+        path = folder / name
+        if (linked[parent] or path.is_symlink()) and not _ends_below(path, top):
+            return name
+    return None
+
+
+def _ends_below(path: Path, top: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(top)
+    except (OSError, RuntimeError):  # links in a circle
+        return False
