@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from harness.foreign import Refused
 from harness.foreign.pickles import RefusedName, load_plain
 from harness.foreign.places import climbs_out
 
@@ -52,18 +53,18 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         with archive.open(info) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
     except ValueError as error:
-        raise ValueError(f"{info.filename}: {error}") from None
+        raise (Refused if isinstance(error, Refused) else ValueError)(f"{info.filename}: {error}") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
     seen: set[str] = set()
     for name in (member.filename for member in members):
         if climbs_out(name) or name in seen:
-            raise ValueError(f"refused: the member {name[:100]!r} leaves the archive or is there twice")
+            raise Refused(f"refused: the member {name[:100]!r} leaves the archive or is there twice")
         seen.add(name)
     unpacked = sum(member.file_size for member in members)
     if unpacked > _FREE + _EXPANSION * size:
-        raise ValueError(f"refused: its {size} bytes would unpack to {unpacked}")
+        raise Refused(f"refused: its {size} bytes would unpack to {unpacked}")
 
 
 def _check(stream: IO[bytes], size: int) -> None:
@@ -76,9 +77,9 @@ def _check(stream: IO[bytes], size: int) -> None:
         raise ValueError(f"not an array ({type(error).__name__}: {error})") from None
     rest = size - stream.tell()
     if dtype.hasobject:
-        raise ValueError(f"refused: the array is a pickle of Python objects{_named(stream.read(_FREE))}")
+        raise Refused(f"refused: the array is a pickle of Python objects{_named(stream.read(_FREE))}")
     if dtype.kind not in _KINDS or not dtype.itemsize:
-        raise ValueError(f"refused: an array of {dtype}")
+        raise Refused(f"refused: an array of {dtype}")
     if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != rest:
         raise ValueError(f"the header promises {dtype} of shape {shape}, and {rest} bytes follow")
 
@@ -86,7 +87,7 @@ def _check(stream: IO[bytes], size: int) -> None:
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     magic = stream.read(8)
     if magic[:1] == b"\x80":
-        raise ValueError(f"refused: a pickle, and no array{_named(magic + stream.read(_FREE))}")
+        raise Refused(f"refused: a pickle, and no array{_named(magic + stream.read(_FREE))}")
     version = np.lib.format.read_magic(io.BytesIO(magic))
     if version not in _HEADERS:
         raise ValueError(f"version {version} of the format")

@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from harness.foreign import Refused
+
 __all__ = ["ADMITTED", "Array", "RefusedName", "load_plain"]
 
 _KIND = re.compile(r"[<>=|]?(?:\?|b1|[iu][1248]|f[248]|c(?:8|16)|[SU]\d{1,6})")
 
 
-class RefusedName(ValueError):
+class RefusedName(Refused):
     """A pickle named something that is not admitted."""
 
     def __init__(self, name: str) -> None:
@@ -103,7 +105,7 @@ def load_plain(data: bytes) -> Any:
     """The content of a pickle, arrays as `Array`. RefusedName for what it names, any exception for damage."""
     for opcode, argument, _ in pickletools.genops(data):
         # the memo is a table: one opcode with a large index would fill the memory
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > len(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
             raise ValueError(f"{opcode.name} {argument} in {len(data)} bytes")
     # latin1: detectron2's model zoo was pickled by Python 2
     return _Unpickler(io.BytesIO(data), encoding="latin1").load()

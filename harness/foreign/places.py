@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-__all__ = ["climbs_out", "inside", "linked_out"]
+__all__ = ["climbs_out", "ends_below", "inside", "linked_out"]
 
 
 def climbs_out(name: str) -> bool:
@@ -41,13 +41,14 @@ def linked_out(folder: Path, names: Iterable[str], root: Path) -> str | None:
             way = [folder / parent, *(folder / p for p in Path(parent).parents if p.parts)]
             linked[parent] = any(p.is_symlink() for p in way)
         path = folder / name
-        if (linked[parent] or path.is_symlink()) and not _ends_below(path, top):
+        if (linked[parent] or path.is_symlink()) and not ends_below(path, top):
             return name
     return None
 
 
-def _ends_below(path: Path, top: Path) -> bool:
+def ends_below(path: Path, top: Path) -> bool:
+    """Whether `path` is below the folder `top` when all symbolic links are followed."""
     try:
-        return path.resolve().is_relative_to(top)
+        return path.resolve().is_relative_to(top.resolve())
     except (OSError, RuntimeError):  # links in a circle
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from harness.errors import UserError
+from harness.foreign import Refused
+from harness.foreign.arrays import read_npz
+from harness.foreign.json_text import loads
 from harness.provenance import command, content_id, revision, versions
 
 __all__ = ["SCHEMA", "Record", "Store", "write_atomically"]
@@ -22,6 +26,8 @@ SCHEMA = 1
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 DEFAULT_FOLDER = Path("results/records")
+_MOST_BYTES = 1 << 28  # of a record
+_NAME = re.compile(r"[a-z][a-z_]*-[0-9a-f]{16}")
 
 
 class Record(BaseModel):
@@ -152,8 +158,8 @@ class Store:
         return self._read(self._path(kind, record_id(kind, key)))
 
     def by_id(self, kind: str, identity: str) -> Record | None:
-        """The record of that kind and id."""
-        return self._read(self._path(kind, identity))
+        """The record of that kind and id; None also for an id that is none, and might be a place elsewhere."""
+        return self._read(self._path(kind, identity)) if _NAME.fullmatch(f"{kind}-{identity}") else None
 
     def put(self, record: Record, arrays: Mapping[str, np.ndarray] | None = None) -> Record:
         """Keep a record; its arrays are written first, so that a record is never without them."""
@@ -188,13 +194,15 @@ class Store:
 
     def _read(self, path: Path) -> Record | None:
         try:
-            content = path.read_bytes()
+            if not path.is_file():  # a pipe would be waited for
+                return None
+            content = path.read_bytes() if path.stat().st_size <= _MOST_BYTES else b""
         except FileNotFoundError:
             return None
         except OSError as error:
             raise UserError(f"cannot read a record: {error.strerror}", where=str(path)) from error
         try:
-            values = json.loads(content)
+            values = loads(content)
             version = values["schema_version"]
             if isinstance(version, int) and version > SCHEMA:
                 raise UserError(
@@ -204,10 +212,12 @@ class Store:
                 self.outdated.append(path.name)
                 return None
             record = Record.model_validate(values)
-        except (ValueError, TypeError, KeyError):
+            sound = record.digest == content_id(record.result) and record.id == record_id(record.kind, record.key)
+        except (ValueError, TypeError, KeyError, RecursionError):
             self._quarantine(path)
             return None
-        sound = record.digest == content_id(record.result) and record.id == record_id(record.kind, record.key)
+        # under its own name, which is then none that leads out of a store it is copied to
+        sound = sound and path.name == f"{record.kind}-{record.id}.json" and _NAME.fullmatch(path.stem) is not None
         if not sound:
             self._quarantine(path)
         return record if sound else None
@@ -235,12 +245,10 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an .npz, None when it is missing or damaged. Pickled objects are refused."""
-    import zipfile
-    import zlib
-
+    """The arrays of an .npz, None when it is missing or damaged. UserError for one that holds Python objects."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (FileNotFoundError, zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError):
+        return read_npz(path)
+    except Refused as error:
+        raise UserError(str(error), where=str(path), hint="delete it; `paretopose run` measures again") from None
+    except (ValueError, OSError):
         return None
