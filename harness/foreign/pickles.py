@@ -20,7 +20,7 @@ import numpy as np
 
 from harness.foreign import Refused
 
-__all__ = ["ADMITTED", "Array", "RefusedName", "load_plain"]
+__all__ = ["ADMITTED", "Array", "RefusedName", "load_plain", "names_in"]
 
 _KIND = re.compile(r"[<>=|]?(?:\?|b1|[iu][1248]|f[248]|c(?:8|16)|[SU]\d{1,6})")
 
@@ -101,11 +101,48 @@ class _Unpickler(pickle.Unpickler):
         return ADMITTED[full]
 
 
+class _Nothing:
+    """Takes every call and every state, and does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Nothing:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Lister(pickle.Unpickler):
+    """Gives `_Nothing` for every name."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="latin1")
+        self.names: list[str] = []
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.names.append(f"{module}.{name}")
+        return _Nothing
+
+
+def names_in(data: bytes) -> list[str]:
+    """What a pickle names that is not admitted, as far as it can be read; nothing of it is executed."""
+    lister = _Lister(data)
+    try:
+        _check_memo(data)
+        lister.load()
+    except Exception:  # a damaged pickle raises almost anything
+        pass
+    return [name for name in dict.fromkeys(lister.names) if name not in ADMITTED]
+
+
 def load_plain(data: bytes) -> Any:
     """The content of a pickle, arrays as `Array`. RefusedName for what it names, any exception for damage."""
+    _check_memo(data)
+    # latin1: detectron2's model zoo was pickled by Python 2
+    return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+
+
+def _check_memo(data: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(data):
         # the memo is a table: one opcode with a large index would fill the memory
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
             raise ValueError(f"{opcode.name} {argument} in {len(data)} bytes")
-    # latin1: detectron2's model zoo was pickled by Python 2
-    return _Unpickler(io.BytesIO(data), encoding="latin1").load()
