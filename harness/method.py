@@ -49,7 +49,7 @@ Trace = Mapping[str, np.ndarray]
 class PoseProtocol(BaseModel):
     """Everything outside a network that moves AP. The defaults are HRNet's published top-down protocol."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     codec: str = "biased"
     """crop transform + target encoder + flip shift: biased, unbiased, udp, udp_combined, simcc"""
@@ -57,14 +57,14 @@ class PoseProtocol(BaseModel):
     """argmax, quarter, dark, udp_dark, udp_combined, simcc, soft_argmax"""
     dialect: Literal["hrnet", "mmpose0", "mmpose1"] = "hrnet"
     """whose border rules the decoder follows, where the code lines differ"""
-    blur_kernel: int = 11
+    blur_kernel: int = Field(11, ge=1, le=255)
     """Gaussian kernel of dark, udp_dark, udp_combined and megvii, in heatmap pixels"""
     beta: float = Field(20.0, gt=0, allow_inf_nan=False)
     """of soft_argmax: softmax(beta x map). 1 is for networks trained with it; maps of a squared error lie in 0 to 1,
     where only a large beta keeps the background from pulling every joint to the centre"""
     flip: bool = True
     """average with the mirrored image"""
-    box_padding: float = 1.25
+    box_padding: float = Field(1.25, gt=0, le=100)
     """a person box is enlarged by this before cropping"""
     box_cleaning: Literal["hrnet", "mmpose1", "none"] = "hrnet"
     """how ground-truth boxes are clipped to the image; detector boxes are used raw"""
@@ -87,7 +87,7 @@ class PoseProtocol(BaseModel):
     """... or its longer side this many, whichever comes first"""
     resizing: Literal["detectron2", "torchvision"] = "detectron2"
     """one-stage: whose rounding of the size, bilinear filter and place of a joint in its pixel"""
-    max_persons: int = Field(100, ge=1)
+    max_persons: int = Field(100, ge=1, le=10_000)
     """one-stage: the best persons of an image that are kept"""
 
     def applying(self, paradigm: Paradigm) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from methods.parts.onnx_graph import UncountableError
 __all__ = ["VARIANTS", "OnnxNetwork", "open_file"]
 
 _INSTALL = 'pip install "paretopose[onnx]"'
+_MOST_PIXELS, _MOST_IMAGES = 4096 * 4096, 4096  # of an input; larger ones are there to fill the memory
 _FLOAT_INPUTS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
@@ -97,7 +98,13 @@ class OnnxNetwork:
         names = [o.name for o in self._session.get_outputs() if not self.output or o.name == self.output]
         feed = {self.input_name: np.zeros(self._shape(self.batch or 1), dtype=self._dtype)}
         found, seen = [], []
-        for name, array in zip(names, self._session.run(names, feed) if names else [], strict=True):
+        try:
+            arrays = self._session.run(names, feed) if names else []
+        except Exception as error:  # onnxruntime's own exception classes share no public base
+            raise WeightsError(f"onnxruntime cannot run it: {str(error)[:300]}", where=str(self.path)) from None
+        for name, array in zip(names, arrays, strict=True):
+            if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+                continue
             seen.append(f"{name} {array.shape}")
             for last in (False, True):
                 if array.ndim == 4 and self._same_aspect(array.shape[1:3] if last else array.shape[2:]):
@@ -147,6 +154,9 @@ def open_file(path: Path, *, layout: str = "auto", output: str = "", input_size:
     layout = _layout(shapes[0], layout, path)
     height, width = shapes[0][2:] if layout == "nchw" else shapes[0][1:3]
     size = _size(height, width, input_size, path)
+    if size[0] * size[1] > _MOST_PIXELS or (shapes[0][0] or 1) > _MOST_IMAGES:
+        what = f"input of {shapes[0][0] or 'any number of'} images of {size[0]}x{size[1]}"
+        raise WeightsError(what, where=str(path), expected=f"at most {_MOST_IMAGES} of {_MOST_PIXELS:,} pixels")
     return OnnxNetwork(model, Path(path), size, layout, output)
 
 
@@ -189,10 +199,9 @@ def _load(path: Path) -> Any:
         raise WeightsError("not an ONNX file", where=str(path)) from error
     if not filled:
         raise WeightsError("not an ONNX file: the graph is empty", where=str(path))
-    if onnx_graph.has_external_data(model):
-        raise WeightsError(
-            "keeps tensors in other files, which are not opened", where=str(path), hint="save it as one file"
-        )
+    if (outside := onnx_graph.external_data(model)) is not None:
+        what = "refused: its tensor '{}' lies in another file, '{}', which was not opened".format(*outside)
+        raise WeightsError(what, where=str(path), hint="save it as one file")
     return model
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import DataError
+from harness.foreign.json_text import loads
 
 __all__ = [
     "Faults", "annotation_faults", "category_of", "check_layout", "differing_images", "kind_of",
@@ -35,9 +36,7 @@ def read_json(path: str | Path) -> Any:
 def parse_json(text: str, path: Path) -> Any:
     """The value of a JSON text. Raises DataError when it is empty, no JSON or cut short."""
     try:
-        return json.loads(text)
-    except RecursionError:
-        raise DataError("the JSON is nested too deeply", where=str(path), expected="lists and objects") from None
+        return loads(text, constants=True)  # nan is listed as a fault, with the entry that holds it
     except json.JSONDecodeError as error:
         cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
         raise DataError(
@@ -46,6 +45,8 @@ def parse_json(text: str, path: Path) -> Any:
             expected="one complete JSON document",
             hint="the program that wrote it may have been stopped: write the file again" if cut else "",
         ) from error
+    except ValueError as error:
+        raise DataError(f"not valid JSON: {error}", where=str(path), expected="one complete JSON document") from None
 
 
 class Faults:

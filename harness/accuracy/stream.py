@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from harness.accuracy.checks import parse_json
 from harness.errors import DataError
+from harness.foreign.json_text import decoder
 
 __all__ = ["stream_json"]
 
@@ -17,7 +18,7 @@ _CHUNK = 1 << 20  # characters
 _LONGEST = 16 * _CHUNK  # of one element: a faulty file must not fill the memory either
 _NEAR_END = 16  # a word or number that the chunk cuts fails at most this far before its end
 _ARRAY, _VALUE = object(), object()
-_DECODER = json.JSONDecoder()
+_DECODER = decoder(constants=True)
 _AFTER = tuple(" \t\n\r,]")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -101,6 +102,8 @@ class _Window:
                     raise self._fault(error.msg, self._at + ahead, unended=unended) from error
             except RecursionError as error:
                 raise self._fault("nested too deeply", self._at) from error
+            except ValueError as error:
+                raise self._fault(str(error), self._at) from error
             else:
                 # a number at the end of the chunk may go on in the next: 1 is then the beginning of 1.5e3
                 if self._text[end : end + 1] in _AFTER or not self._more(_LONGEST):

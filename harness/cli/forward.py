@@ -13,6 +13,7 @@ import numpy as np
 import typer
 
 from harness.errors import DataError, UserError
+from harness.foreign.arrays import read_npy
 from harness.method import Predictor, Size, Variant, find_variant
 from harness.records.files import save_arrays
 from harness.suite.file import named_value, parse_value
@@ -123,18 +124,16 @@ def _named(output: Any) -> dict[str, Tensor]:
     return named | {f"trace_{name}": torch.as_tensor(value) for name, value in output.trace.items()}
 
 
-def _array(path: Path) -> np.ndarray:
+def read_array(path: Path) -> np.ndarray:
+    """The array of a .npy file. DataError for every other file."""
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot be read: {error}", where=str(path), expected=".npy") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError("several arrays in one file", where=str(path), expected="one, .npy")
-    return array
+        return read_npy(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read: {error}", where=str(path), expected="one array, .npy") from error
 
 
 def _images(path: Path) -> np.ndarray:
-    array = _array(path)
+    array = read_array(path)
     if array.ndim != 4 or array.shape[1] != 3 or array.dtype != np.float32:
         raise DataError(
             f"shape {array.shape}, {array.dtype}",
@@ -145,7 +144,7 @@ def _images(path: Path) -> np.ndarray:
 
 
 def _rois(path: Path) -> np.ndarray:
-    array = _array(path)
+    array = read_array(path)
     expected = "(n, 4) float32, x1 y1 x2 y2 in pixels of image 0"
     if array.ndim != 2 or array.shape[1] != 4 or array.dtype != np.float32:
         raise DataError(f"shape {array.shape}, {array.dtype}", where=str(path), expected=expected)

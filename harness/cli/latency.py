@@ -110,12 +110,13 @@ def _batch(variant: Variant, predictor: Predictor, execution: Execution, images:
     import numpy as np
     import torch
 
+    from harness.cli.forward import read_array
     from harness.cost.account import sample_input
 
     if images is None:
         batch = sample_input(predictor, variant.paradigm, batch=execution.batch)
     else:
-        crops = np.load(images, allow_pickle=False)
+        crops = read_array(images)
         if crops.ndim != 4 or crops.shape[2:] != tuple(predictor.input_size) or len(crops) < execution.batch:
             expected = "(at least {}, 3, {}, {})".format(execution.batch, *predictor.input_size)
             raise UserError(f"array of shape {crops.shape}", where=str(images), expected=expected)

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.errors import SuiteError, UserError, unknown_name
+from harness.errors import UserError, unknown_name
+from harness.foreign.json_text import loads
 from harness.records.store import DEFAULT_FOLDER, Store
 
 __all__ = ["Format", "find_manifest", "report"]
@@ -148,7 +149,7 @@ def _latest(store: Store) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = loads(path.read_bytes())
         name = manifest["suite"]["name"]
     except OSError as error:
         raise UserError(f"cannot read the run manifest: {error.strerror}", where=str(path), hint=_RUN_FIRST) from None
@@ -172,13 +173,9 @@ def _report_of(path: Path) -> dict[str, Any]:
 
 
 def _suite_name(path: Path) -> str:
-    import yaml
+    from harness.suite.file import read
 
-    try:
-        suite = yaml.safe_load(path.read_text(encoding="utf-8"))
-        name = suite["name"]
-    except OSError as error:
-        raise SuiteError(f"cannot read the suite: {error.strerror}", where=str(path)) from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
-        raise SuiteError("no suite file", where=str(path), expected="YAML with a `name:`") from None
-    return str(name)
+    values = read(path)
+    if "name" not in values:
+        raise UserError("no suite file", where=str(path), expected="YAML with a `name:`")
+    return str(values["name"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError
+from harness.foreign.json_text import loads
 from harness.pose.skeletons import COCO, CROWDPOSE, MPII, Skeleton
 
 __all__ = ["parse_json", "person_category", "read_annotations", "skeleton_of"]
@@ -40,8 +41,8 @@ def read_annotations(path: Path) -> dict[str, Any]:
 def parse_json(path: Path, kind: str) -> Any:
     """The content of a JSON file. Raises DataError, with the position, when missing, truncated or no JSON."""
     try:
-        data = path.read_bytes()
-        return json.loads(data, object_hook=_without_segmentation)
+        # polygons are most of COCO's train file in memory, and nothing here reads them
+        return loads(path.read_bytes(), constants=True, without={"segmentation"})
     except FileNotFoundError:
         raise _missing_file(path, kind) from None
     except OSError as error:
@@ -51,14 +52,8 @@ def parse_json(path: Path, kind: str) -> Any:
         cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
         what = f"{kind} {'ends too early: it is truncated' if cut else 'is not JSON'} ({error.msg}; {position})"
         raise DataError(what, where=f"{path}:{error.lineno}", hint="copy or download the file again") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{kind} is not JSON ({error})", where=str(path)) from None
-
-
-def _without_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
-    # polygons are most of COCO's train file in memory, and nothing here reads them
-    entry.pop("segmentation", None)
-    return entry
 
 
 def _missing_file(path: Path, kind: str) -> DataError:

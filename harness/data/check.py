@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.annotation_file import person_category, read_annotations, skeleton_of
-from harness.data.coco import AREA_PER_BOX, leaves_folder
+from harness.data.coco import AREA_PER_BOX
 from harness.data.reading import image_size
 from harness.errors import DataError
+from harness.foreign.places import climbs_out, linked_out
 from harness.pose.skeletons import CROWDPOSE, Skeleton
 
 __all__ = ["Fault", "check", "find_sets"]
@@ -124,7 +125,7 @@ def _image_entries(entries: list[Entry], file: Path) -> Iterator[Fault]:
         if not all(isinstance(side, int) and side > 0 for side in size):
             yield Fault("image entry", where, f"width and height are {size}", "write the size of the file")
         name = entry.get("file_name")
-        if not isinstance(name, str) or not name or leaves_folder(name):
+        if not isinstance(name, str) or not name or climbs_out(name):
             yield Fault("image entry", where, f"file_name is {name!r}", "use a path inside the image folder")
 
 
@@ -132,9 +133,9 @@ def _image_files(entries: list[Entry], folder: Path, progress: Progress | None) 
     if not folder.is_dir():
         yield Fault("image folder", str(folder), "the image folder does not exist", "name it with --images DIR")
         return
-    entries = [e for e in entries if isinstance(e.get("file_name"), str) and not leaves_folder(e["file_name"])]
+    entries = [e for e in entries if isinstance(e.get("file_name"), str) and not climbs_out(e["file_name"])]
     with ThreadPoolExecutor(4) as pool:
-        faults = pool.map(lambda entry: _image_file(entry, folder / entry["file_name"]), entries)
+        faults = pool.map(lambda entry: _image_file(entry, folder), entries)
         for done, fault in enumerate(faults, start=1):
             if fault is not None:
                 yield fault
@@ -142,8 +143,11 @@ def _image_files(entries: list[Entry], folder: Path, progress: Progress | None) 
                 progress(done, len(entries))
 
 
-def _image_file(entry: Entry, path: Path) -> Fault | None:
+def _image_file(entry: Entry, folder: Path) -> Fault | None:
+    path = folder / entry["file_name"]
     where = f"image {entry['id']}, {path.name}"
+    if linked_out(folder, [entry["file_name"]], folder.parent) is not None:
+        return Fault("image link", where, "a link to a place outside the data root", "copy what it points to")
     if not path.is_file():
         return Fault("missing image", where, "the file does not exist", "copy the file, or drop the image")
     try:

@@ -9,13 +9,14 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.data.annotation_file import person_category, read_annotations, skeleton_of
 from harness.errors import DataError
+from harness.foreign.places import climbs_out, linked_out
 from harness.pose.skeletons import CROWDPOSE, Skeleton
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "Dataset",
     "ImageInfo",
     "Person",
-    "leaves_folder",
     "limit",
     "load",
     "restrict",
@@ -112,8 +112,10 @@ def load(
     skeleton: Skeleton | None = None,
     name: str = "",
     where: Mapping[str, Any] | None = None,
+    root: Path | None = None,
 ) -> Dataset:
-    """Reads a COCO keypoint file; images are not opened.
+    """Reads a COCO keypoint file; images are not opened. Links among them may lead anywhere below `root`, by default
+    the image folder, and nowhere else.
 
     `skeleton` None: from the number of joints of the person category (17 COCO, 14 CrowdPose, 16 MPII).
     `where` keeps images whose field has that value, e.g. {"gt": "complete"}. Raises DataError, with file and
@@ -125,6 +127,7 @@ def load(
     joints = skeleton or skeleton_of(category, path, bool(raw["annotations"]))
     _check_joint_count(category, joints, path)
     images = _images(raw["images"], path)
+    _check_links(images, Path(image_folder), root or Path(image_folder))
     entries = [a for a in raw["annotations"] if _get(a, "category_id", path) == category["id"]]
     persons = _persons(entries, {image.id for image in images}, joints, path)
     for entry, person in zip(entries, persons):
@@ -204,10 +207,16 @@ def _image(entry: dict[str, Any], path: Path) -> ImageInfo:
         raise DataError(what, where=str(path), expected="whole numbers and a file name")
     if width < 1 or height < 1:
         raise DataError(f"image {identity} is {width}x{height} pixels", where=str(path), expected="at least 1x1")
-    if leaves_folder(file):
-        what = f"file_name '{file}' of image {identity} leaves the image folder"
+    if climbs_out(file):
+        what = f"file_name {file!r} of image {identity} leaves the image folder"
         raise DataError(what, where=str(path), expected="a path inside the image folder", hint="remove / and ..")
     return ImageInfo(identity, file, width, height)
+
+
+def _check_links(images: Iterable[ImageInfo], folder: Path, root: Path) -> None:
+    if (name := linked_out(folder, (image.file for image in images), root)) is not None:
+        hint = "copy what it points to, or name a root that holds both"
+        raise DataError("the image is a link to a place outside the data root", where=str(folder / name), hint=hint)
 
 
 def _is_whole(value: Any) -> bool:
@@ -216,12 +225,6 @@ def _is_whole(value: Any) -> bool:
 
 def _whole_or(value: Any, otherwise: int) -> int:
     return value if _is_whole(value) else otherwise
-
-
-def leaves_folder(file: str) -> bool:
-    """Whether a file name of an annotation file is absolute or climbs out with '..', on any system."""
-    posix, windows = PurePosixPath(file), PureWindowsPath(file)
-    return posix.is_absolute() or bool(windows.anchor) or ".." in windows.parts or "\0" in file
 
 
 def _persons(entries: list[dict[str, Any]], image_ids: set[int], skeleton: Skeleton, path: Path) -> list[Person]:

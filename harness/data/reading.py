@@ -7,20 +7,29 @@ grey crops. So the end of a file is looked at before it is decoded, and its head
 from __future__ import annotations
 
 import io
+import stat
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from harness.errors import DataError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 __all__ = ["MAX_PIXELS", "image_size", "read_image"]
 
 MAX_PIXELS = 200_000_000  # a header that promises more is taken for a decompression bomb
+_MAX_BYTES = 4 * MAX_PIXELS  # of a file: such an image with four channels, not packed at all
+_MAX_SCANS = 100  # of a progressive JPEG, which has about ten; each goes over all its pixels
+# Pillow would hand an EPS to Ghostscript, which is a programming language
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # COCO's keypoints refer to pixels as stored; an EXIF rotation would turn the picture under them
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG_START, _JPEG_END, _SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _STANDALONE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # TEM, RST0..RST7, SOI: no length follows
 _NOT_A_FRAME = {0xC4, 0xC8, 0xCC}  # DHT, JPG, DAC share the range of the start-of-frame markers
@@ -37,8 +46,11 @@ def read_image(path: Path, expected: tuple[int, int] | None = None) -> np.ndarra
     if expected is not None and size != tuple(expected):
         raise _other_size(path, size, expected)
     _refuse_incomplete(data, path)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
-    if pixels is None:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    except cv2.error as error:
+        raise _not_readable(path, f"image cannot be decoded ({error.err})") from None
+    if pixels is None or pixels.shape[:2] != size[::-1]:
         raise _not_readable(path)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
@@ -53,6 +65,11 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def _bytes_of(path: Path) -> bytes:
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise DataError("image file is no file", where=str(path), expected="an image")
+        if found.st_size > _MAX_BYTES:
+            raise _too_large(path, f"file of {found.st_size:,} bytes")
         return path.read_bytes()
     except FileNotFoundError:
         hint = "check the image folder" if path.parent.is_dir() else f"the folder {path.parent} does not exist"
@@ -73,8 +90,16 @@ def _header_size(data: bytes, path: Path) -> tuple[int, int]:
     if size is None or min(size) < 1:
         raise _not_readable(path, "image file is empty" if not data else "not an image, or cut in its header")
     if size[0] * size[1] > MAX_PIXELS:
-        raise _too_large(path, f"{size[0]}x{size[1]}")
+        raise _too_large(path, f"header promises {size[0]}x{size[1]} pixels")
+    if data.startswith(_JPEG_START) and (scans := _scans(data)) > _MAX_SCANS:
+        raise _too_large(path, f"has {scans} scans")
     return size
+
+
+def _scans(data: bytes) -> int:
+    """How often a scan begins in a JPEG; between its markers no 0xff is followed by anything but 0."""
+    values = np.frombuffer(data, np.uint8)
+    return int(np.count_nonzero(values[np.flatnonzero(values[:-1] == 0xFF) + 1] == _SCAN))
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -97,15 +122,19 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _pillow_size(data: bytes, path: Path) -> tuple[int, int] | None:
+    try:
+        return _opened(data).size
+    except Exception as error:  # a damaged file raises almost anything
+        if "Bomb" in type(error).__name__:
+            raise _too_large(path, "header promises too many pixels") from None
+        return None
+
+
+def _opened(data: bytes) -> Image:
+    """The image with its header read and no pixel decoded."""
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except Image.DecompressionBombError:
-        raise _too_large(path, "more") from None
-    except (OSError, SyntaxError, ValueError):
-        return None
+    return Image.open(io.BytesIO(data), formats=_FORMATS)
 
 
 def _refuse_incomplete(data: bytes, path: Path) -> None:
@@ -114,14 +143,9 @@ def _refuse_incomplete(data: bytes, path: Path) -> None:
         return
     if data.startswith(_PNG_START) and data.endswith(_PNG_END):
         return
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except Image.DecompressionBombError:
-        raise _too_large(path, "more") from None
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        _opened(data).load()
+    except Exception as error:  # a damaged file raises almost anything
         hint = "copy or download the file again"
         raise DataError(f"image file is truncated ({error})", where=str(path), hint=hint) from None
 
@@ -135,11 +159,11 @@ def _not_readable(path: Path, what: str = "image cannot be decoded") -> DataErro
     )
 
 
-def _too_large(path: Path, size: str) -> DataError:
+def _too_large(path: Path, what: str) -> DataError:
     return DataError(
-        f"image header promises {size} pixels, which is refused",
+        f"image {what}, which is refused",
         where=str(path),
-        expected=f"at most {MAX_PIXELS // 1_000_000} megapixels",
+        expected=f"at most {MAX_PIXELS // 1_000_000} megapixels, stored as cameras store them",
         hint="make the image smaller and scale its annotations with it",
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 
 from harness.data.boxes import Boxes
 from harness.errors import MeasurementError, SuiteError
+from harness.foreign.json_text import loads
 from harness.method import PoseProtocol
 from harness.pose.nms import oks_nms, rescore, soft_oks_nms
 from harness.pose.skeletons import Skeleton
@@ -39,6 +41,7 @@ __all__ = [
 
 Pass = dict[str, np.ndarray]
 COMPLETE = "complete.json"
+_BLOCK = re.compile(r"block-\w+\.npz")
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,10 @@ class Selection:
 def load_pass(folder: Path) -> Pass | None:
     """All blocks of a pass, or None when it is not complete. Persons of skipped images are absent (see `index`)."""
     try:
-        expected = json.loads((folder / COMPLETE).read_text())["blocks"]
-    except (OSError, ValueError, KeyError):
+        expected = loads((folder / COMPLETE).read_bytes())["blocks"]
+        if not all(_BLOCK.fullmatch(name) for name in expected):  # names, and no places elsewhere
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     blocks = [load_arrays(folder / name) for name in expected]
     sound = [b for b in blocks if b is not None]
@@ -79,8 +84,8 @@ def seal_pass(folder: Path, about: dict[str, Any], blocks: Sequence[str] | None 
 def notes_of(folder: Path) -> list[str]:
     """What the pass says about its weights: interpolated, or not to be told for sure."""
     try:
-        return [str(note) for note in json.loads((folder / COMPLETE).read_text()).get("notes", ())]
-    except (OSError, ValueError):
+        return [str(note) for note in loads((folder / COMPLETE).read_bytes())["notes"]]
+    except (OSError, ValueError, KeyError, TypeError):
         return []
 
 

@@ -19,6 +19,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from harness.errors import UserError
+from harness.foreign import Refused
+from harness.foreign.arrays import read_npz
+
 __all__ = ["decode_arrays", "load_arrays", "read_whole", "save_arrays", "write_atomically", "writing"]
 
 _UMASK = os.umask(0)
@@ -82,26 +86,29 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an .npz, None when it is missing or damaged. Pickled objects are refused."""
+    """The arrays of an .npz, None when it is missing or damaged. UserError for one that holds Python objects."""
     try:
         return decode_arrays(read_whole(path))
+    except Refused as error:
+        raise UserError(str(error), where=str(path), hint="delete it; `paretopose run` measures again") from None
     except OSError:
         return None
 
 
 def decode_arrays(data: bytes) -> dict[str, np.ndarray] | None:
-    """The arrays of an .npz in memory, None when a single bit of it is wrong."""
+    """The arrays of an .npz in memory, None when a single bit of it is wrong. Refused for one of Python objects."""
     plain = _END.match(data[-22:]) is not None  # of an older version: the checksums of the zip have to do
     if not plain and data != _sealed(data[: -2 - _SEAL] + bytes(2)):
         return None
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return read_npz(io.BytesIO(data))
+    except Refused:
+        raise
     except MemoryError:
         if plain:
             return None
         raise
-    except Exception:  # a flipped bit may lead zipfile and numpy anywhere; whatever they raise, it is damage
+    except (ValueError, OSError):
         return None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.foreign.places import ends_below
 from harness.provenance import content_id
 from harness.records.store import Record, Store, load_arrays, write_atomically
 
@@ -66,7 +67,7 @@ def merge(ours: Store, theirs: Store, *, dry_run: bool = False, advance: Callabl
     for record in records:
         work.record(record, ours.by_id(record.kind, record.id))
         advance()
-    for path in sorted((theirs.folder / "runs").glob("*.json")):
+    for path in sorted(p for p in (theirs.folder / "runs").glob("*.json") if p.is_file()):
         work.run(path)
     for kind, seal in _SEALS.items():
         for path in sorted(p for p in (theirs.folder / kind).glob("*") if p.is_dir()):
@@ -130,6 +131,9 @@ class _Work:
         self.done.folders.append(f"{folder.parent.name}/{folder.name}")
 
     def _copy(self, source: Path, target: Path) -> None:
+        if not ends_below(source, self.theirs):
+            what = "the other store holds a link to a place outside it; nothing more is brought in"
+            raise UserError(what, where=str(source), hint="delete the link, or copy what it points to")
         self.done.bytes += source.stat().st_size
         if not self.dry_run:
             write_atomically(target, source.read_bytes())

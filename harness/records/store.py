@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from harness.errors import UserError
+from harness.foreign.json_text import loads
 from harness.provenance import command, content_id, revision, versions
 from harness.records.files import decode_arrays, load_arrays, read_whole, save_arrays, write_atomically
 
@@ -22,6 +24,8 @@ __all__ = ["SCHEMA", "Record", "Store", "load_arrays", "save_arrays", "write_ato
 SCHEMA = 1
 _TRIES = 3
 DEFAULT_FOLDER = Path("results/records")
+_MOST_BYTES = 1 << 28  # of a record
+_NAME = re.compile(r"[a-z][a-z_]*-[0-9a-f]{16}")
 
 
 class Record(BaseModel):
@@ -136,8 +140,8 @@ class Store:
         return self._read(self._path(kind, record_id(kind, key)))
 
     def by_id(self, kind: str, identity: str) -> Record | None:
-        """The record of that kind and id."""
-        return self._read(self._path(kind, identity))
+        """The record of that kind and id; None also for an id that is none, and might be a place elsewhere."""
+        return self._read(self._path(kind, identity)) if _NAME.fullmatch(f"{kind}-{identity}") else None
 
     def put(self, record: Record, arrays: Mapping[str, np.ndarray] | None = None) -> Record:
         """Keep a record; its arrays are written first, so that a record is never without them."""
@@ -191,13 +195,15 @@ class Store:
 
     def _read(self, path: Path) -> Record | None:
         try:
-            content = read_whole(path)
+            if not path.is_file():  # a pipe would be waited for
+                return None
+            content = read_whole(path) if path.stat().st_size <= _MOST_BYTES else None
         except FileNotFoundError:
             return None
         except OSError as error:
             raise UserError(f"cannot read a record: {error.strerror}", where=str(path)) from error
         try:
-            values = json.loads(content)
+            values = loads(content or b"")
             version = values["schema_version"]
             if isinstance(version, int) and version > SCHEMA:
                 raise UserError(
@@ -207,21 +213,25 @@ class Store:
                 self.outdated.append(path.name)
                 return None
             record = Record.model_validate(values)
-            sound = record.digest == content_id(record.result) and record.id == record_id(record.kind, record.key)
+            # under its own name, which is then none that leads out of a store it is copied to
+            sound = path.name == f"{record.kind}-{record.id}.json" and _NAME.fullmatch(path.stem) is not None
+            sound = (
+                sound and record.digest == content_id(record.result) and record.id == record_id(record.kind, record.key)
+            )
         except (ValueError, TypeError, KeyError, RecursionError):
             sound = False
         if not sound:
             self._quarantine(path, content, path.name)
         return record if sound else None
 
-    def _quarantine(self, path: Path, content: bytes, name: str) -> None:
-        """Set a file aside that holds this damaged `content`."""
+    def _quarantine(self, path: Path, content: bytes | None, name: str) -> None:
+        """Set a file aside that holds this damaged `content`; None: too much to read."""
         if not self._read_only:
             place = self.folder / "quarantine" / name
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(place)
-                if read_whole(place) != content:  # another process has just measured it again
+                if content is not None and read_whole(place) != content:  # another process has just measured it again
                     place.replace(path)
                     return
             except FileNotFoundError:  # somebody else set it aside

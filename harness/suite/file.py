@@ -15,7 +15,15 @@ __all__ = ["Marked", "named_value", "override", "parse_value", "read", "validate
 
 Path_ = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
+_MOST_BYTES = 1_000_000
 _MOST_NODES = 100_000  # a few nested aliases can expand to billions of nodes
+_MOST_DIGITS = 40
+_LONGEST_KEY = 200
+_KINDS: Mapping[type, Sequence[str]] = {
+    yaml.ScalarNode: ("str", "int", "float", "bool", "null", "merge"),
+    yaml.SequenceNode: ("seq",),
+    yaml.MappingNode: ("map",),
+}
 
 
 class Marked(dict[str, Any]):
@@ -35,20 +43,14 @@ class Marked(dict[str, Any]):
 def read(path: Path) -> Marked:
     """The mapping in a YAML file. SuiteError for a missing, malformed or oversized one; nothing is executed."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
+        text = data.decode("utf-8")
+    except (OSError, ValueError) as error:
         raise SuiteError(f"cannot read the suite: {error}", where=str(path), hint="see suites/ for examples") from error
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None and _count(root, {}) > _MOST_NODES:
-            raise SuiteError("aliases expand to more than 100,000 values", where=str(path), hint="write them out")
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise SuiteError(f"not YAML: {getattr(error, 'problem', error)}", where=f"{path}{line}") from error
-    except RecursionError as error:
-        raise SuiteError("values are nested too deeply", where=str(path)) from error
+    if len(data) > _MOST_BYTES:
+        raise SuiteError(f"more than {_MOST_BYTES:,} bytes", where=str(path), expected="a file that people can read")
+    root, value = _parse(text, str(path))
     if not isinstance(value, dict):
         raise SuiteError("a suite is a mapping of keys", where=f"{path}:1", expected="name:, data:, methods:, ...")
     marked = Marked(value)
@@ -60,19 +62,72 @@ def read(path: Path) -> Marked:
     return marked
 
 
+def _parse(text: str, where: str) -> tuple[yaml.Node | None, Any]:
+    """The tree of a YAML text with its lines, and its plain values."""
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None, None
+        if _weight(root, {}) > _MOST_NODES:
+            raise SuiteError("aliases expand to more than 100,000 values", where=where, hint="write them out")
+        _check(root, where, set())
+        return root, loader.construct_document(root)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise SuiteError(f"not YAML: {getattr(error, 'problem', error)}", where=f"{where}{line}") from error
+    except RecursionError as error:
+        raise SuiteError("values are nested too deeply", where=where) from error
+    except (ValueError, OverflowError) as error:  # a number that is none
+        raise SuiteError(f"not YAML: {error}", where=where) from error
+
+
+def _check(node: yaml.Node, where: str, seen: set[int]) -> None:
+    """SuiteError, with the line, for all but plain texts, numbers, lists and mappings, and for a key that is twice."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    kind, line = node.tag.removeprefix("tag:yaml.org,2002:"), f"{where}:{node.start_mark.line + 1}"
+    if kind not in _KINDS.get(type(node), ()):
+        hint = "put it in quotes" if kind == "timestamp" else ""
+        raise SuiteError(f"a value of type {node.tag[:100]}", where=line, expected="plain values", hint=hint)
+    if kind in ("int", "float") and len(node.value) > _MOST_DIGITS:
+        raise SuiteError(f"a number of {len(node.value)} digits", where=line)
+    if isinstance(node, yaml.MappingNode):
+        _check_keys(node, where)
+    for _, _, value in _children(node):
+        _check(value, where, seen)
+
+
+def _check_keys(node: yaml.MappingNode, where: str) -> None:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        line = f"{where}:{key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode) or len(key.value) > _LONGEST_KEY:
+            raise SuiteError("a key that is no word", where=line)
+        if key.value in seen:
+            raise SuiteError(f"the key '{key.value}' is there twice", where=line)
+        seen.add(key.value)
+        _check(key, where, set())
+
+
 def _children(node: yaml.Node) -> list[tuple[str | int, yaml.Node, yaml.Node]]:
     """(key or index, node that carries the line, value) of a mapping or sequence node."""
     if isinstance(node, yaml.MappingNode):
-        return [(str(key.value), key, value) for key, value in node.value]
+        # a key that is no word is refused later; its text could be as long as all its aliases together
+        return [(key.value if isinstance(key, yaml.ScalarNode) else "?", key, value) for key, value in node.value]
     if isinstance(node, yaml.SequenceNode):
         return [(index, value, value) for index, value in enumerate(node.value)]
     return []
 
 
-def _count(node: yaml.Node, known: dict[int, int]) -> int:
+def _weight(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node expands to; a long text counts as several."""
     if id(node) not in known:
         known[id(node)] = _MOST_NODES  # a cycle counts as too many
-        known[id(node)] = 1 + sum(_count(value, known) for _, _, value in _children(node))
+        own = len(node.value) // 100 if isinstance(node, yaml.ScalarNode) else 0
+        known[id(node)] = 1 + own + sum(_weight(value, known) for _, _, value in _children(node))
     return known[id(node)]
 
 
@@ -108,9 +163,9 @@ def override(values: Marked, assignments: Sequence[str]) -> None:
 def parse_value(text: str, where: str) -> Any:
     """A value given on the command line, read as YAML; SuiteError when it is none."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SuiteError(f"'{text}' is no value", where=where, expected="a number, a word, [a, list]") from error
+        return _parse(text, "")[1]
+    except SuiteError as error:
+        raise SuiteError(f"'{text[:200]}' is no value", where=where, expected="a number, a word, [a, list]") from error
 
 
 def _descend(place: Any, segment: str, assignment: str) -> Any:

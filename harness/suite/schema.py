@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from harness.method import PoseProtocol
 from harness.suite.file import Marked, override, read, validate
@@ -26,9 +27,12 @@ __all__ = [
     "load_suite",
 ]
 
+_MOST_ROWS = 100_000
+_Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BoxesFrom(_Frozen):
@@ -60,8 +64,8 @@ class DataSpec(_Frozen):
 class AccuracySpec(_Frozen):
     """How AP is measured."""
 
-    bootstrap: int = Field(1000, ge=0)
-    seed: int = 0
+    bootstrap: int = Field(1000, ge=0, le=100_000)
+    seed: _Seed = 0
     judge: bool = True
     """compare with pycocotools or xtcocotools and fail on a difference above 1e-9"""
 
@@ -70,9 +74,9 @@ class LatencySpec(_Frozen):
     """How milliseconds are measured; `scope` says what is inside the timer."""
 
     scope: Literal["network", "crop+network+decode", "end-to-end"] = "network"
-    batch: tuple[int, ...] = (1,)
-    threads: int | None = Field(None, gt=0)
-    rounds: int = Field(30, ge=3)
+    batch: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = (1,)
+    threads: int | None = Field(None, gt=0, le=65_536)
+    rounds: int = Field(30, ge=3, le=1_000_000)
     seconds: float = Field(30.0, gt=0)
     """time limit for each batch size, over all methods"""
 
@@ -117,7 +121,7 @@ class TrainSpec(_Frozen):
     data: Literal["synthetic"] | TrainData = "synthetic"
     limit: int | None = Field(None, gt=0)
     """only the first N images"""
-    epochs: int | None = Field(None, ge=0)
+    epochs: int | None = Field(None, ge=0, le=1_000_000)
     """another length than the recipe's; milestones in proportion; 0: the weights of `from` as they are"""
     precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -191,7 +195,7 @@ class ReportSpec(_Frozen):
 class Suite(_Frozen):
     """A suite file. Unknown keys are refused."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
     description: str = ""
     data: DataSpec = DataSpec()
     measure: MeasureSpec = MeasureSpec()
@@ -203,8 +207,16 @@ class Suite(_Frozen):
     design: Literal["grid", "one_factor", "leave_one_out"] = "grid"
     train: TrainSpec | None = None
     """trains every network of the suite, once for each seed; without it weights are files"""
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[_Seed, ...] = Field((0,), min_length=1)
     report: ReportSpec = ReportSpec()
+
+    @model_validator(mode="after")
+    def _countable(self) -> Suite:
+        together = math.prod if self.design == "grid" else sum
+        rows = sum(together([len(values) for values in spec.sweep.values()]) for spec in self.methods)
+        if max(rows, 1) * len(self.seeds) > _MOST_ROWS:
+            raise ValueError(f"more than {_MOST_ROWS:,} combinations of knobs and seeds")
+        return self
 
 
 class Cell(_Frozen):

@@ -14,6 +14,7 @@ from harness.data import coco
 from harness.data.boxes import Boxes, from_file, from_ground_truth
 from harness.data.coco import Dataset
 from harness.errors import DataError, SuiteError, WeightsError, unknown_name
+from harness.foreign import places
 from harness.method import PoseProtocol, find_variant
 from harness.provenance import PROJECT, stamp
 from harness.suite.file import named_value
@@ -39,10 +40,10 @@ def assignments(pairs: Sequence[str], option: str) -> dict[str, Path]:
 
 def inside(root: Path, relative: str) -> Path:
     """`root/relative`, or a SuiteError when it would leave the root."""
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise SuiteError(f"'{relative}' leaves its root", where=str(root), expected="a path below the root")
-    return path
+    try:
+        return places.inside(root, relative)
+    except ValueError as error:
+        raise SuiteError(str(error), where=str(root), expected="a path below the root") from None
 
 
 def synthetic_folder(split: str, folder: Path = Path("results/data")) -> Path:
@@ -66,19 +67,20 @@ def synthetic_folder(split: str, folder: Path = Path("results/data")) -> Path:
     return place
 
 
-def _load(annotations: Path, images: Path, name: str) -> Dataset:
+def _load(root: Path, annotations: str, images: str, name: str) -> Dataset:
     """Read again when the file is another one; the image files are looked at each time."""
-    return replace(_parsed(annotations, images, name, stamp(annotations) if annotations.is_file() else ()))
+    file = inside(root, annotations)
+    return replace(_parsed(root, file, inside(root, images), name, stamp(file) if file.is_file() else ()))
 
 
 @lru_cache(maxsize=4)
-def _parsed(annotations: Path, images: Path, name: str, stamp: tuple[int, ...]) -> Dataset:
-    return coco.load(annotations, images, name=name)
+def _parsed(root: Path, annotations: Path, images: Path, name: str, stamp: tuple[int, ...]) -> Dataset:
+    return coco.load(annotations, images, name=name, root=root)
 
 
 def _synthetic() -> Dataset:
     root = synthetic_folder("val")
-    return _load(root / "annotations/person_keypoints_val2017.json", root / "val2017", "synthetic")
+    return _load(root, "annotations/person_keypoints_val2017.json", "val2017", "synthetic")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Sources:
             root = self.data[spec.root]
         else:
             return None
-        dataset = _load(inside(root, spec.annotations), inside(root, spec.images), spec.name)
+        dataset = _load(root, spec.annotations, spec.images, spec.name)
         if spec.where:
             dataset = coco.restrict(dataset, spec.where)
         if spec.limit is not None:
@@ -136,7 +138,7 @@ class Sources:
         else:
             raise SuiteError("no training data", hint=f"--data {spec.data.root}=PATH")
         name = "synthetic" if spec.data == "synthetic" else Path(where.images).name
-        dataset = _load(inside(root, where.annotations), inside(root, where.images), name)
+        dataset = _load(root, where.annotations, where.images, name)
         return dataset if spec.limit is None else coco.limit(dataset, spec.limit)
 
     def start_of(self, cell: Cell) -> Path | None:

@@ -5,7 +5,6 @@ Reading the bytes is in `harness.train.files`; here names and shapes are given a
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError, WeightsError
+from harness.foreign.json_text import loads
 from harness.method import Layout, Predictor, Size, Variant, variants
 from harness.train.files import read, sha256, write
 
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Shapes = dict[str, tuple[int, ...]]
+_MOST_JOINTS = 1000  # an empty tensor may have any shape, and a network for so many joints no place
 
 
 class Translation(NamedTuple):
@@ -108,7 +109,7 @@ def infer_joints(variant: Variant, state: Mapping[str, Tensor], **options: Any) 
             if a == b or name not in state or state[name].ndim != len(shape):
                 continue
             joints, rest = divmod(state[name].shape[dim] - (a - 2 * (b - a)), b - a)
-            return joints if rest == 0 and joints > 0 else None
+            return joints if rest == 0 and 0 < joints <= _MOST_JOINTS else None
     return None
 
 
@@ -140,7 +141,7 @@ def load_into(predictor: Predictor, variant: Variant, path: Path, *, initialise:
     unexplained = tuple(n for n in own if n not in wanted)
     _check(own, wanted, missing, unexplained, layout.partial, _Asked(predictor, variant, str(path), state))
     predictor.load_state_dict({n: own[n] for n in wanted if n in own}, strict=False)
-    protocol = {**layout.protocol, **json.loads(metadata.get("protocol", "{}"))}
+    protocol = {**layout.protocol, **_own_protocol(variant, metadata, str(path))}
     return LoadReport(layout.name, unexplained, missing, ignored, protocol, notes, sha256(path))
 
 
@@ -152,10 +153,21 @@ def wanted_protocol(variant: Variant, path: Path) -> dict[str, Any]:
     if variant.open_file is not None:
         return {}
     state, metadata = read(path)
-    own = json.loads(metadata.get("protocol", "{}"))
+    own = _own_protocol(variant, metadata, str(path))
     if not any(layout.protocol for layout in variant.layouts):
         return own
     return {**translate(variant, state, str(path)).layout.protocol, **own}
+
+
+def _own_protocol(variant: Variant, metadata: Mapping[str, str], where: str) -> dict[str, Any]:
+    """The protocol fields that a file names in its metadata; WeightsError when they are none."""
+    try:
+        own = loads(metadata.get("protocol", "{}"))
+        type(variant.protocol).model_validate({**variant.protocol.model_dump(), **own})
+    except (ValueError, TypeError) as error:
+        what = f"the protocol in its metadata is none ({str(error).splitlines()[0]})"
+        raise WeightsError(what, where=where, expected='JSON of protocol fields, as in {"colour": "rgb"}') from None
+    return own
 
 
 def open_variant(

@@ -6,23 +6,21 @@ What a file is, is decided by its first bytes, not by its name.
 
 from __future__ import annotations
 
-import _codecs
 import hashlib
-import pickle
 import re
-from collections import OrderedDict
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy._core import multiarray
 from torch import Tensor
 
 from harness.errors import WeightsError
+from harness.foreign.pickles import ADMITTED, Array, RefusedName, load_plain
+from harness.foreign.places import climbs_out
 from harness.records.files import write_atomically
 
 __all__ = ["read", "sha256", "write"]
@@ -30,18 +28,6 @@ __all__ = ["read", "sha256", "write"]
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # magic number of torch.save before 1.6
 # where training code keeps the network in what it saves; the first one that holds tensors is taken
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "best_state_dict")
-
-_NUMPY: dict[str, Any] = {
-    **{
-        f"numpy.{core}.multiarray.{name}": getattr(multiarray, name)
-        for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
-    },
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
-    "_codecs.encode": _codecs.encode,
-}
-"""The only callables a pickle may name, besides torch's own tensor rebuilders: they make plain arrays."""
 
 
 class _Inert:
@@ -93,49 +79,44 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safetensors.safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return state, dict(file.metadata() or {})
-    except safetensors.SafetensorError as error:
+    except Exception as error:  # SafetensorError, and torch's for number formats that it does not have
         _broken(path, error)
 
 
 def _read_torch(path: Path) -> object:
-    dtypes = [getattr(np.dtypes, name) for name in np.dtypes.__all__ if name.endswith("DType")]
-    allowed = [
-        *((value, name) for name, value in _NUMPY.items()),
-        *((_Inert, name) for name in _INERT),
-        *dtypes,
-    ]
+    stand_ins = [*((value, name) for name, value in ADMITTED.items()), *((_Inert, name) for name in _INERT)]
     try:
-        with torch.serialization.safe_globals(allowed):
+        _check_archive(path)
+        with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except RefusedName as error:
+        _refuse(path, str(error))
     except Exception as error:  # a damaged file raises almost anything
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named:
-            _refuse(path, named[1])
+            _refuse(path, f"it wants to use {named[1]}")
         _broken(path, error)
 
 
-class _RefusedError(Exception):
-    """A pickle named something that is not on the list."""
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Admits containers and numpy arrays; pickle itself makes the containers without naming anything."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        full = f"{module}.{name}"
-        if full not in _NUMPY:
-            raise _RefusedError(full)
-        return _NUMPY[full]
+def _check_archive(path: Path) -> None:
+    """torch stores its tensors as they are: what is packed, or larger than the file, is there to fill the memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    for member in members:
+        if climbs_out(member.filename):
+            raise RefusedName(f"the place {member.filename[:100]!r}")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise RefusedName(f"a packed member, {member.filename[:100]!r}, of {member.file_size} bytes")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError("its members are larger than the file")
 
 
 def _read_pickle(path: Path) -> object:
     try:
-        with path.open("rb") as file:
-            # latin1: detectron2's model zoo was pickled by Python 2
-            return _PlainUnpickler(file, encoding="latin1").load()
-    except _RefusedError as error:
+        return load_plain(path.read_bytes())
+    except RefusedName as error:
         _refuse(path, str(error))
     except Exception as error:  # a damaged pickle raises almost anything
         _broken(path, error)
@@ -150,7 +131,7 @@ def _unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, s
             expected="named tensors",
         )
     inner = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), content)
-    state = {str(k): _tensor(v) for k, v in inner.items() if isinstance(v, Tensor | np.ndarray)}
+    state = {str(k): _tensor(v, str(k), path) for k, v in inner.items() if isinstance(v, Tensor | Array)}
     if not state:
         raise WeightsError("not a checkpoint: no tensors in it", where=str(path), expected="named tensors")
     if all(key.startswith("module.") for key in state):
@@ -159,16 +140,29 @@ def _unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, s
         **content,
         **(content["meta"] if isinstance(content.get("meta"), Mapping) else {}),
     }
-    return state, {str(k): str(v) for k, v in beside.items() if isinstance(v, str | int | float)}
+    return state, {str(k): str(v) for k, v in beside.items() if _is_plain(v)}
 
 
-def _tensor(value: Tensor | np.ndarray) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | float) or (isinstance(value, int) and value.bit_length() <= 64)
 
 
-def _refuse(path: Path, name: str) -> NoReturn:
+def _tensor(value: Tensor | Array, name: str, path: Path) -> Tensor:
+    if isinstance(value, Array):
+        try:
+            return torch.from_numpy(value.values.astype(value.values.dtype.newbyteorder("=")))
+        except TypeError as error:  # texts
+            _broken(path, error)
+    plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        # one stored number can be a tensor of any size; whoever copies it fills the memory
+        _refuse(path, f"{name[:100]} of shape {tuple(value.shape)} is no tensor whose values are all in the file")
+    return value
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
     raise WeightsError(
-        f"refused: the file wants to use {name}; nothing of it was executed",
+        f"refused: {reason}; nothing of it was executed",
         where=str(path),
         expected="tensors, numbers, texts and plain containers",
         hint="where the file came from, save the state dict alone or safetensors",

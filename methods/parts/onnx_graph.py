@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 __all__ = [
     "UncountableError",
     "count_macs",
     "count_params",
+    "external_data",
     "graph_inputs",
-    "has_external_data",
     "set_batch",
     "set_shape",
     "shape_of",
@@ -45,21 +45,24 @@ def shape_of(value: ValueInfoProto) -> tuple[int | None, ...]:
     return tuple(d.dim_value if d.WhichOneof("value") == "dim_value" and d.dim_value > 0 else None for d in dims)
 
 
-def has_external_data(model: ModelProto) -> bool:
-    """Whether a tensor lies in another file."""
-    from onnx.external_data_helper import uses_external_data
+def external_data(model: ModelProto) -> tuple[str, str] | None:
+    """(tensor, place) of a tensor that lies in another file, wherever in the file it is mentioned; None without one."""
+    for tensor in _tensors(model):
+        if tensor.data_location == tensor.EXTERNAL or tensor.external_data:
+            place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+            return tensor.name, place
+    return None
 
-    return any(uses_external_data(tensor) for tensor in _tensors(model.graph))
 
-
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+def _tensors(message: Any) -> Iterator[TensorProto]:
+    """Every tensor in a message: weights, sparse weights, attributes, bodies of functions and branches."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for inner in [value] if hasattr(value, "ListFields") else value:
+            if field.message_type.name == "TensorProto":
+                yield inner
+            else:
                 yield from _tensors(inner)
 
 
