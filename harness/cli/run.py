@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from harness.errors import MeasurementError
+from harness.errors import MeasurementError, UserError
 from harness.records.store import DEFAULT_FOLDER, Store
+from harness.run.executors import HERE, Executor, OnEngine
 from harness.run.rows import Options, Progress
 from harness.run.run import run_suite
 from harness.stopping import graceful
@@ -31,6 +33,13 @@ Set = Annotated[list[str], typer.Option("--set", help="key.path=value: change th
 StoreFolder = Annotated[Path, typer.Option("--store", help="Folder of the records.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first N images.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+class Where(StrEnum):
+    """Where cells are measured."""
+
+    local = "local"
+    ray = "ray"
 
 
 class TerminalProgress(Progress):
@@ -71,6 +80,13 @@ def run(
         Path | None, typer.Option(help="Folder for COCO result files, one for each row: what the test server takes.")
     ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed cell.")] = False,
+    executor: Annotated[Where, typer.Option(help="Where cells are measured: in this process, or as Ray tasks.")] = (
+        Where.local
+    ),
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster: HOST:6379, or auto for the one of this machine.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure what a suite file asks for and is missing; print the table, write the report.
@@ -86,7 +102,7 @@ def run(
     options = Options(device=device, batch=batch, workers=workers, fail_fast=fail_fast, results=results)
     keep, progress = Store(store), TerminalProgress()
     with graceful():
-        manifest = run_suite(loaded, keep, sources, options, progress, marked)
+        manifest = run_suite(loaded, keep, sources, options, progress, marked, _executor(executor, address))
     for name in keep.quarantined:
         progress.say(f"damaged file set aside and measured again: {name}")
     rows = load_rows(keep, manifest)
@@ -106,6 +122,16 @@ def run(
             progress.say(f"wrote {file}")
     if failed := [row["label"] for row in manifest["rows"] if row["failed"]]:
         raise MeasurementError(f"{len(failed)} of {len(rows)} cells failed", where=", ".join(failed))
+
+
+def _executor(where: Where, address: str | None) -> Executor:
+    if where is Where.ray:
+        from harness.run.cluster import Cluster
+
+        return OnEngine(Cluster(address))
+    if address is not None:
+        raise UserError(f"--address {address} without a cluster", hint="--executor ray")
+    return HERE
 
 
 def plan(

@@ -13,7 +13,7 @@ from harness.records.store import Record
 from harness.run.rows import Row, code_of, settings_of
 from harness.run.session import Session
 
-__all__ = ["measure_cost", "state_of_cost"]
+__all__ = ["cost_key", "measure_cost", "state_of_cost"]
 
 
 def measure_cost(session: Session) -> None:
@@ -29,14 +29,15 @@ def state_of_cost(session: Session, row: Row) -> str:
     if row.variant.open_file is not None and row.weights is None:
         row.reasons["cost"] = row.lacking
         return row.lacking
-    record = session.store.get("cost", _key(session, row))
+    record = session.store.get("cost", cost_key(session, row))
     if record is None:
         return "to do"
     row.records["cost"] = record
     return "cached"
 
 
-def _key(session: Session, row: Row) -> dict[str, Any]:
+def cost_key(session: Session, row: Row) -> dict[str, Any]:
+    """What determines the cost of a row; rows with the same key share one record."""
     key = {**session.network_key(row), "settings": settings_of(row.cell), "code": code_of("cost", row.variant)}
     if row.variant.open_file is not None and row.weights is not None:
         key["weights"] = provenance.file_sha256(row.weights)  # the file is the network
@@ -50,4 +51,4 @@ def _count(session: Session, row: Row) -> Record:
     if row.variant.paradigm == "one-stage":
         macs = image_macs(network, {name: np.array(values) for name, values in result["trace"].items()})
         result |= {"macs_without_persons": int(macs.fixed[0]), "macs_per_person": int(macs.each[0])}
-    return session.store.put(Record.make("cost", _key(session, row), result))
+    return session.store.put(Record.make("cost", cost_key(session, row), result))

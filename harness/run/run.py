@@ -9,12 +9,10 @@ from harness import provenance
 from harness.errors import HarnessError
 from harness.records.store import SCHEMA, Record, Store
 from harness.run.ablation import compared, effects_record, lines
-from harness.run.costing import measure_cost
-from harness.run.rows import Options, Progress, Row
-from harness.run.scoring import measure_accuracy
+from harness.run.executors import HERE, Executor
+from harness.run.rows import Options, Progress
 from harness.run.session import Session
 from harness.run.systems import system_record
-from harness.run.timing import measure_latency
 from harness.suite.cells import expand
 from harness.suite.schema import AccuracySpec, Suite
 from harness.suite.sources import Sources
@@ -23,7 +21,13 @@ __all__ = ["run_suite"]
 
 
 def run_suite(
-    suite: Suite, store: Store, sources: Sources, options: Options, progress: Progress, marked: Any = None
+    suite: Suite,
+    store: Store,
+    sources: Sources,
+    options: Options,
+    progress: Progress,
+    marked: Any = None,
+    executor: Executor = HERE,
 ) -> dict[str, Any]:
     """Measure what is missing and return the manifest of the table; records are written as they come."""
     cells = expand(suite, marked)
@@ -32,35 +36,16 @@ def run_suite(
     session = Session(suite, cells, store, sources, options, progress)
     effects = system = None
     try:
-        if suite.measure.cost:
-            measure_cost(session)
-        if suite.measure.accuracy:
-            _train(session)
-            measure_accuracy(session, suite.measure.accuracy)
-            effects = _effects(session, suite.measure.accuracy)
-        if suite.measure.latency:
-            measure_latency(session, suite.measure.latency)
+        with executor as measure:
+            measure(session, "cost", "training", "accuracy")
+            if suite.measure.accuracy:
+                effects = _effects(session, suite.measure.accuracy)
+            measure(session, "latency")
         system = system_record(suite, session.rows, store, _persons_per_image(session))
     finally:
         manifest = _manifest(session, effects, system)
         store.write_run(suite.name, manifest)
     return manifest
-
-
-def _train(session: Session) -> None:
-    """Weights for the rows of a suite that trains; rows with the same network and seed share a training."""
-    groups: dict[str, list[Row]] = {}
-    for row, training in session.trainings.items():
-        if row.weights is None:
-            groups.setdefault(training.id, []).append(row)
-    for rows in groups.values():
-        with session.guard(rows, "training"):
-            session.progress.say(f"{rows[0].cell.label}, seed {rows[0].cell.seed}: training")
-            weights = session.trainings[rows[0]].run(session.options.device, session.options.workers)
-            for row in rows:
-                row.weights = weights
-        for row in rows:
-            row.lacking = row.reasons.pop("training", row.lacking)
 
 
 def _effects(session: Session, spec: AccuracySpec) -> Record | None:

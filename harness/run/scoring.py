@@ -20,7 +20,7 @@ from harness.run.sealing import seal
 from harness.run.session import Session
 from harness.suite.schema import AccuracySpec
 
-__all__ = ["joint_key", "measure_accuracy", "scored_pass", "state_of_accuracy"]
+__all__ = ["joint_key", "measure_accuracy", "pass_folders", "scored_pass", "sharing", "state_of_accuracy", "waits"]
 
 _NO_TRUTH = "no ground truth"
 
@@ -28,16 +28,16 @@ _NO_TRUTH = "no ground truth"
 def measure_accuracy(session: Session, spec: AccuracySpec) -> None:
     """Accuracy records; cells that differ in select knobs only share a pass, alphas share a coarse stage."""
     whole = [row for row in session.rows if row.variant.paradigm == "one-stage"]
-    for rows in _sharing(session, whole, spec):  # first, as the other rows may take their boxes from these
+    for rows in sharing(session, whole, spec):  # first, as the other rows may take their boxes from these
         _score_images(session, rows, spec)
     find_boxes(session)
-    for rows in _sharing(session, [row for row in session.rows if row not in whole], spec):
-        waiting = [row for row in rows if _waits(session, row)]
+    for rows in sharing(session, [row for row in session.rows if row not in whole], spec):
+        waiting = [row for row in rows if waits(session, row)]
         with session.guard(waiting, "accuracy"):
             _joint_pass(session, rows, waiting, spec)
 
 
-def _sharing(session: Session, rows: Sequence[Row], spec: AccuracySpec) -> list[list[Row]]:
+def sharing(session: Session, rows: Sequence[Row], spec: AccuracySpec) -> list[list[Row]]:
     """The rows that can be predicted, in groups that share a pass."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -49,7 +49,7 @@ def _sharing(session: Session, rows: Sequence[Row], spec: AccuracySpec) -> list[
 
 def _score_images(session: Session, rows: Sequence[Row], spec: AccuracySpec) -> None:
     """The pass of one-stage `rows` where something waits behind it: a record, a result file, another row's boxes."""
-    needed = any(_waits(session, row) or row.variant.name in session.box_sources() for row in rows)
+    needed = any(waits(session, row) or row.variant.name in session.box_sources() for row in rows)
     with session.guard(rows, "accuracy"):
         found = score_image_rows(session, rows, spec) if needed else {}
         for row, results in found.items():
@@ -74,7 +74,7 @@ def state_of_accuracy(session: Session, row: Row, spec: AccuracySpec) -> str:
     return row.reasons["accuracy"]
 
 
-def _waits(session: Session, row: Row) -> bool:
+def waits(session: Session, row: Row) -> bool:
     """There is something to do for this row behind a pass: a record, or a result file."""
     return session.options.results is not None or not ({"accuracy"} & (row.records.keys() | row.reasons.keys()))
 
@@ -103,10 +103,7 @@ def joint_key(session: Session, row: Row) -> str:
 
 def _joint_pass(session: Session, rows: Sequence[Row], waiting: Sequence[Row], spec: AccuracySpec) -> None:
     """A pass for each run setting, planned for all `rows`, so that a later change of one finds its pass."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(provenance.content_id(settings_of(row.cell)), []).append(row)
-    wanted = [group for group in groups.values() if set(group) & set(waiting)]
+    wanted = [group for group in _by_setting(rows) if set(group) & set(waiting)]
     plans = [_plan(group) for group in wanted]
     folders = [_pass_folder(session, group[0], plan) for group, plan in zip(wanted, plans)]
     missing = [(p, f) for p, f in zip(plans, folders) if replay.load_pass(f) is None]
@@ -121,6 +118,20 @@ def _joint_pass(session: Session, rows: Sequence[Row], waiting: Sequence[Row], s
             if row in waiting:
                 with session.guard([row], "accuracy"):
                     _score(session, row, found, spec, folder)
+
+
+def _by_setting(rows: Sequence[Row]) -> list[list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(provenance.content_id(settings_of(row.cell)), []).append(row)
+    return list(groups.values())
+
+
+def pass_folders(session: Session, rows: Sequence[Row]) -> list[Path]:
+    """Where the passes of `rows` are kept, which share a joint key: one for each run setting."""
+    if rows[0].variant.paradigm == "one-stage":
+        return [session.store.pass_folder(joint_key(session, rows[0]))]
+    return [_pass_folder(session, group[0], _plan(group)) for group in _by_setting(rows)]
 
 
 def _pass_folder(session: Session, row: Row, plan: PassPlan) -> Path:

@@ -1,0 +1,151 @@
+"""Ray as the engine of a run: orders become Ray tasks that declare CPU, GPU and memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+from harness.errors import MissingPackage, UserError
+from harness.run.executors import Lost, Needs
+from harness.run.worker import Order, Outcome, work
+
+__all__ = ["Cluster"]
+
+_LOOK = 10.0  # seconds between two looks whether a node is left that has what is needed
+_STOPPING = 5.0  # seconds for a worker to put away its files
+
+
+class Cluster:
+    """A Ray cluster: the one at `address` ("auto": that of this machine), or this machine alone. Joined when the first
+    order comes."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self.here = address is None
+        self._address = address
+        self._ray: Any = None
+        self._joined = False
+        self._before: Any = signal.SIG_DFL
+        self._running: dict[Any, tuple[int, Needs]] = {}
+
+    def room(self) -> int:
+        """Twice as many orders as run at once: the next one is there when one ends."""
+        self._join()
+        return max(2, 2 * int(sum(node["Resources"]["CPU"] for node in self._nodes())))
+
+    def start(self, number: int, order: Order, needs: Needs) -> None:
+        """Hand an order to Ray. UserError when no node has the GPU or the memory."""
+        self._join()
+        node = self._biggest(needs)
+        cpus = int(node["Resources"]["CPU"])
+        needs = replace(needs, cpus=cpus if needs.alone else min(needs.cpus, cpus))
+        options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "memory": needs.memory}
+        if needs.alone:  # all CPUs of the node, of which every task needs one
+            strategies = self._ray.util.scheduling_strategies
+            options["scheduling_strategy"] = strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        # lost orders come back to who gave them, who says so and counts: Ray's own retries of a task that is killed
+        # for its memory have no end
+        task = self._ray.remote(work).options(max_retries=0, name=order.stage, **options)
+        self._running[task.remote(replace(order, cpus=needs.cpus))] = (number, needs)
+
+    def next(self) -> tuple[int, Outcome | Lost]:
+        """Wait for the next order that ends. UserError when a node that one needs is gone for good."""
+        ready: list[Any] = []
+        while not ready:
+            ready, _ = self._ray.wait(list(self._running), timeout=_LOOK)
+            for _, needs in self._running.values() if not ready else ():
+                self._biggest(needs)
+        number, _ = self._running.pop(ready[0])
+        errors = self._ray.exceptions
+        try:
+            return number, self._ray.get(ready[0])
+        except errors.RayTaskError as error:
+            raise _cause(error) from None
+        except errors.RayError as error:
+            return number, Lost(type(error).__name__)
+
+    def close(self) -> None:
+        """Stop what runs and leave the cluster; a cluster of this machine alone ends."""
+        if self._ray is None:
+            return
+        for reference in self._running:
+            self._ray.cancel(reference)
+        if self._running:
+            self._ray.wait(list(self._running), num_returns=len(self._running), timeout=_STOPPING)
+        for reference in self._running:
+            self._ray.cancel(reference, force=True)
+        self._running.clear()
+        if self._joined:
+            self._ray.shutdown()
+        self._ray = None
+        _on_sigterm(self._before)
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """The nodes that can take tasks."""
+        return [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+
+    def _biggest(self, needs: Needs) -> dict[str, Any]:
+        """The node with most CPUs of those that have what is needed; always the same one, as times are of a machine."""
+        fitting = [
+            node
+            for node in self._nodes()
+            if node["Resources"].get("GPU", 0) >= needs.gpus and node["Resources"].get("memory", 0) >= needs.memory
+        ]
+        if not fitting:
+            gpu = f"{needs.gpus} GPU and " if needs.gpus else ""
+            raise UserError(
+                f"no node of the cluster has {gpu}{needs.memory / 2**30:.1f} GiB of memory",
+                where=self._address or "this machine",
+                hint="`ray status` shows the nodes; `ray start --memory BYTES --num-gpus N` declares more",
+            )
+        return max(fitting, key=lambda node: (node["Resources"]["CPU"], node["NodeManagerHostname"], node["NodeID"]))
+
+    def _join(self) -> None:
+        """Start or find the cluster, once. MissingPackage without Ray, UserError when nobody answers."""
+        if self._ray is not None:
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+            import ray.util.scheduling_strategies
+        except ImportError as error:
+            raise MissingPackage("--executor ray", "ray", "pip install 'paretopose[cluster]'") from error
+        self._before = signal.getsignal(signal.SIGTERM)
+        if not ray.is_initialized():
+            alone = {"include_dashboard": False} if self._address is None else {}
+            try:
+                ray.init(self._address or "local", log_to_driver=False, logging_level="ERROR", **alone)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise UserError(
+                    f"no Ray cluster answers: {str(error).splitlines()[0]}",
+                    where=f"--address {self._address}",
+                    hint="`ray start --head` on one node, `ray start --address HEAD:6379` on the others",
+                ) from error
+            self._joined = True
+        self._ray = ray
+        _on_sigterm(_stop if self._before is signal.SIG_DFL else self._before)  # Ray has set its own
+
+
+def _on_sigterm(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Ends the run like an interrupt: what is kept stays, tasks are stopped, the manifest is written."""
+    raise SystemExit(128 + number)
+
+
+def _cause(error: Any) -> Exception:
+    """What the worker raised, without Ray's wrapping."""
+    cause = error.cause
+    if "failed to import on the worker" in str(cause):
+        return UserError(
+            "a worker cannot import paretopose",
+            expected="the same version of it on every node",
+            hint="install it in the environment in which `ray start` runs",
+        )
+    return cause if isinstance(cause, Exception) else error
