@@ -26,7 +26,7 @@ from reports.canvas import (
     plain_axes,
     sheet,
 )
-from reports.figures import errors
+from reports.figures import errors, titled
 from reports.model import Value
 from reports.points import AXES, order_of
 from reports.rows import RowData, plain_text
@@ -128,12 +128,13 @@ def _describe(left: Axes, right: Axes, knob: str, ticks: dict[str, float], curve
     for axes in (left, right):
         plain_axes(axes)
         axes.margins(0.08)
-    left.set_ylabel(f"{AXES['ap'].title}\n{AXES['ap'].spread}")
+    left.set_ylabel(titled(AXES["ap"], [ap for curve in curves for _, _, ap in curve.points]))
     left.set_xlabel(legible(_short(knob).replace("_", " ")))
     crowded = len(ticks) > 1 and sum(map(len, ticks)) > 60
     left.set_xticks(list(ticks.values()), [legible(t) for t in ticks], rotation=45 if crowded else 0, fontsize=FONT)
-    logarithmic(right, [gmacs.value or 0.0 for curve in curves for _, gmacs, _ in curve.points])
-    right.set_xlabel(AXES["gmacs"].title)
+    costs = [gmacs for curve in curves for _, gmacs, _ in curve.points]
+    logarithmic(right, [gmacs.value or 0.0 for gmacs in costs])
+    right.set_xlabel(titled(AXES["gmacs"], costs))
 
 
 def _label(axes: Axes, curves: Sequence[Curve]) -> None:

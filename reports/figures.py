@@ -17,7 +17,7 @@ from reports.model import Value
 from reports.points import Axis, Point, axis_of, curves, pareto, points, published_points
 from reports.rows import RowData
 
-__all__ = ["errors", "tradeoff"]
+__all__ = ["errors", "titled", "tradeoff"]
 
 _CROWDED, _CRAMMED = 16, 500  # points; beyond, the figure is larger; beyond, labels may stand over lines
 _MOST_LABELS = 40  # beyond, the front and then the first rows; the table has them all
@@ -57,14 +57,15 @@ def _crammed(found: Sequence[Point]) -> bool:
 
 def _describe(axes: Axes, found: Sequence[Point], across: Axis, up: Axis) -> None:
     some = " (of the labelled points)" if _crammed(found) else ""
-    axes.set_xlabel(_titled(across, [p.x for p in found], some))
-    axes.set_ylabel(_titled(up, [p.y for p in found], some))
+    axes.set_xlabel(titled(across, [p.x for p in found], some))
+    axes.set_ylabel(titled(up, [p.y for p in found], some))
     logarithmic(axes, [p.at[0] for p in found])
     plain_axes(axes)
     axes.margins(0.12)
 
 
-def _titled(axis: Axis, values: Sequence[Value], some: str) -> str:
+def titled(axis: Axis, values: Sequence[Value], some: str = "") -> str:
+    """The label of an axis: its title, and what its bars are where there are any. `some`: which points have them."""
     barred = axis.spread and any(v.low is not None for v in values)
     return f"{axis.title}\n{axis.spread}{some}" if barred else axis.title
 

@@ -49,7 +49,7 @@ def to_console(table: Table, console: Console | None = None) -> None:
 
     console = console or RichConsole()
     for level in (2, 1, 0):
-        shown = table.narrow(level)
+        shown = table.narrow(level).telling()
         drawn = _rich(shown)
         needed = Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum
         if needed <= console.width:
@@ -150,7 +150,7 @@ def to_latex(table: Table) -> str:
     One run of pdflatex is enough. What is wider than the page is made smaller, long texts are set as paragraphs, and
     more rows than a page holds go on under the same head on the next.
     """
-    shown = table.narrow(1)
+    shown = table.narrow(1).telling()
     notes = [
         (rf"\textsuperscript{{{n.mark}}}\," if n.mark else "") + escape_latex(n.text) + r"\par" for n in shown.notes
     ]

@@ -158,7 +158,7 @@ def _labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         varied = _varied([_marks(row) for row in own]) if len(own) > 1 else []
         for row in own:
             marks = _marks(row)
-            shown = [f"{name}={_short(marks[name])}" for name in varied if name in marks]
+            shown = [f"{name}={_short(marks[name])}" for name in varied if marks.get(name) is not None]
             row["label"] = " ".join([row["label"], *shown])
             row["cell"]["swept"] = {name: marks[name] for name in varied if name in row["cell"]["select"]}
     return rows

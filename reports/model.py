@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from string import ascii_lowercase
@@ -13,6 +14,7 @@ __all__ = ["NOT_HERE", "Column", "Note", "Table", "Value"]
 Kind = Literal["text", "interval", "spread", "number", "bounded"]
 NOT_HERE = "–"
 """what stands for a quantity that was not asked for or that a row does not have; its reason is in CSV and JSON"""
+_SILENT = ("", "n/a", NOT_HERE, "reference")  # a column of these alone tells nothing
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,10 @@ def _finite(value: Any, scale: float) -> float | None:
     return float(value) * scale
 
 
+def _tells(value: Value) -> bool:
+    return bool(value.value) or value.text not in _SILENT
+
+
 @dataclass(frozen=True)
 class Column:
     """`key` names it in CSV and JSON, `title` for people.
@@ -69,6 +75,7 @@ class Column:
     `kind`: `text`; `interval` and `spread` (mean, sd, percentiles) print their bounds; `number` prints the value only,
     `bounded` does so too and keeps its bounds for CSV.
     `level`: 0 everywhere, 1 where a paper's width allows, 2 only in full tables.
+    `spare`: people are spared it where it tells nothing: no row has a value, or all are zero.
     """
 
     key: str
@@ -76,6 +83,7 @@ class Column:
     kind: Kind = "number"
     digits: int = 1
     level: int = 0
+    spare: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,9 +122,12 @@ class Table:
 
     def narrow(self, level: int) -> Table:
         """With the columns up to `level` only, and their notes."""
-        keep = [i for i, column in enumerate(self.columns) if column.level <= level]
-        rows = tuple(tuple(row[i] for i in keep) for row in self.rows)
-        return replace(self, columns=tuple(self.columns[i] for i in keep), rows=rows)
+        return self._of([i for i, column in enumerate(self.columns) if column.level <= level])
+
+    def telling(self) -> Table:
+        """Without the spare columns that tell nothing."""
+        every = enumerate(self.columns)
+        return self._of([i for i, c in every if not c.spare or any(_tells(row[i]) for row in self.rows)])
 
     def only(self, keys: tuple[str, ...]) -> Table:
         """With the columns of these keys; one that ends in `_b` (a batch size) is the beginning of several. The whole
@@ -125,6 +136,10 @@ class Table:
         keep = [i for i, c in enumerate(self.columns) if c.key in keys or (ends and c.key.startswith(ends))]
         if not keep or self.columns[0].key not in keys:
             return self
+        return self._of(keep)
+
+    def _of(self, keep: Sequence[int]) -> Table:
+        """The columns of these places."""
         rows = tuple(tuple(row[i] for i in keep) for row in self.rows)
         return replace(self, columns=tuple(self.columns[i] for i in keep), rows=rows)
 

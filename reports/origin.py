@@ -11,7 +11,7 @@ from reports.rows import RowData
 __all__ = ["Origin", "origin_of"]
 
 _STATS = ("AP", "AP50", "AP75", "APm", "APl", "AR")
-_AP = "100 x the field; the interval is the 95 % BCa bootstrap over images from the stored matches (interval.bca)"
+_AP = "100 x the field; the interval is the 95 % BCa bootstrap over images of its matches (interval.bca)"
 _LATENCY = {
     "": ("median.value", "median of the samples that were not starved, with its order-statistic interval (low, high)"),
     "_p90": ("p90.value", "90th percentile of the samples that were not starved"),

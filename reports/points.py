@@ -44,6 +44,7 @@ class Axis:
 
 
 _PERCENTILES = "bars: 5th to 95th percentile over persons"
+_OVER_IMAGES = "bars: 5th to 95th percentile over images"
 _GFLOPS = "gflops per person, one forward (2 x multiply-accumulates, 1e9)"
 _PER_IMAGE = "gmacs per image, all its persons (multiply-accumulates, 1e9)"
 _INTERVAL = "bars: 95 % interval"
@@ -56,7 +57,9 @@ def _stat(name: str) -> Axis:
 AXES: dict[str, Axis] = {
     "gmacs": Axis("gmacs", q.gmacs, "gmacs per person, one forward (multiply-accumulates, 1e9)", _PERCENTILES),
     "gflops": Axis("gflops", lambda row: q.gmacs(row, scale=2), _GFLOPS, _PERCENTILES),
-    "gmacs_per_image": Axis("gmacs_per_image", q.gmacs_per_image, f"{_PER_IMAGE}; top-down: without its detector"),
+    "gmacs_per_image": Axis(
+        "gmacs_per_image", q.gmacs_per_image, f"{_PER_IMAGE}; top-down: without its detector", _OVER_IMAGES
+    ),
     "params": Axis("params", q.params, "parameters of the forward (millions)"),
     **{name.lower(): _stat(name) for name in ("AP", "AP50", "AP75", "AR")},
 }
@@ -66,13 +69,16 @@ def axis_of(name: str, rows: Sequence[RowData]) -> Axis:
     """The axis of that name; `latency` is that of the smallest batch. Raises UserError for an unknown one."""
     if name == "latency":
         name = next(iter(latency_names(rows)), name)
+    one_stage = any(row.paradigm == "one-stage" for row in rows)
     if name in latency_names(rows):
         batch = name.removeprefix("latency_b")
-        title = f"latency (ms, median of one call of {batch} person{'s' if batch != '1' else ''})"
+        many = "" if batch == "1" else "s"
+        whole = f"; one-stage: {batch} image{many}" if one_stage else ""
+        title = f"latency (ms, median of one call of {batch} person{many}{whole})"
         return Axis(name, lambda row: q.from_latency(row, name, "median"), title, _INTERVAL)
     if name in AXES:
-        whole = any(row.paradigm == "one-stage" for row in rows) and "per person" in AXES[name].title
-        return replace(AXES[name], title=f"{AXES[name].title}; one-stage: per image") if whole else AXES[name]
+        mixed = one_stage and "per person" in AXES[name].title
+        return replace(AXES[name], title=f"{AXES[name].title}; one-stage: per image") if mixed else AXES[name]
     what, hint = unknown_name("axis", name, [*AXES, "latency"])
     raise UserError(what, where="report.axes", hint=hint)
 

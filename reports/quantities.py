@@ -107,7 +107,7 @@ def train_only_params(row: RowData) -> Value:
     total, used = result.get("params"), result.get("params_inference")
     if total is None or used is None:
         return params(row)
-    return Value.number(total - used, scale=1e-6)
+    return Value.number(total - used, scale=1e-6) if total > used else Value(0.0, digits=0)
 
 
 def refined_share(row: RowData) -> Value:

@@ -140,15 +140,23 @@ def _page(
     parts = [f"# {escape_markdown(_title(suite))}"]
     if suite.get("description"):
         parts.append(escape_markdown(plain_text(suite["description"])))
-    parts.append(to_markdown(replace(table.narrow(1), title="")).rstrip())
+    parts.append(to_markdown(replace(table.narrow(1).telling(), title="")).rstrip())
     parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in pictures]
     if figures and not pictures:
         parts.append("No figure: no row has both an AP and a cost.")
     for shown in paper.values():
         parts += [f"## {escape_markdown(shown.title)}", to_markdown(replace(shown, title="")).rstrip()]
     parts += _ablation_section(ablations, figures)
-    parts += ["## All columns", to_markdown(replace(table, title="", remarks=())).rstrip()]
+    parts += ["## All columns", to_markdown(_all_columns(table)).rstrip()]
     return "\n\n".join([*parts, "## How to reproduce", *_origin(rows, manifest)]) + "\n"
+
+
+def _all_columns(table: Table) -> Table:
+    """The columns that tell something; a remark names the others."""
+    shown = table.telling()
+    left = [column.title for column in table.columns if column not in shown.columns]
+    remark = f"Left out, as no row has a value or all are zero: {', '.join(left)}."
+    return replace(shown, title="", remarks=(remark,) if left else ())
 
 
 def _ablation_section(ablations: Sequence[Ablated], figures: bool) -> list[str]:

@@ -100,7 +100,7 @@ def _cost(rows: Sequence[RowData]) -> list[_Filled]:
         return []
     columns = [_Filled(Column("params_m", "params (M)"), q.params)]
     if any((q.train_only_params(row).value or 0) > 0 for row in rows):
-        columns.append(_Filled(Column("params_train_only_m", "train only (M)"), q.train_only_params))
+        columns.append(_Filled(Column("params_train_only_m", "train only (M)", spare=True), q.train_only_params))
     columns.append(_Filled(Column("gmacs", "gmacs", "spread"), q.gmacs))
     columns.append(_Filled(Column("gflops", "gflops"), lambda row: q.gmacs(row, scale=2)))
     if any(row.result("accuracy").get("cost") for row in rows):
@@ -116,14 +116,14 @@ def _accuracy(rows: Sequence[RowData]) -> list[_Filled]:
     measured = {name for row in rows for name in row.result("accuracy").get("stats", {})}
     for name in _STATS:
         if name in measured:
-            column = Column(name.lower(), name, "bounded", level=1 if name in _PAPER else 2)
+            column = Column(name.lower(), name, "bounded", level=1 if name in _PAPER else 2, spare=True)
             columns.append(_Filled(column, partial(q.stat, name=name)))
     if any("box_ap" in row.result("accuracy") for row in rows):
-        columns.append(_Filled(Column("box_ap", "box AP", "interval"), q.box_ap))
+        columns.append(_Filled(Column("box_ap", "box AP", "interval", spare=True), q.box_ap))
     if any("refined_share" in row.result("accuracy") for row in rows):
-        columns.append(_Filled(Column("refined_percent", "refined (%)"), q.refined_share))
+        columns.append(_Filled(Column("refined_percent", "refined (%)", spare=True), q.refined_share))
     if any(row.knobs.get("exit_rate") is not None for row in rows):
-        columns.append(_Filled(Column("quality_threshold", "threshold", "text"), _threshold))
+        columns.append(_Filled(Column("quality_threshold", "threshold", "text", spare=True), _threshold))
     return [*columns, _Filled(Column("boxes", "boxes", "text"), q.boxes)]
 
 
@@ -168,7 +168,8 @@ def _latency(rows: Sequence[RowData]) -> list[_Filled]:
         batch = name.removeprefix("latency_b")
         for quantity, title in (("median", "ms"), ("p90", "p90 ms"), ("p99", "p99 ms"), ("ratio", "ratio")):
             key = f"ratio_b{batch}" if quantity == "ratio" else f"{name}_{quantity}_ms".replace("_median", "")
-            column = Column(key, f"{title} (batch {batch})", "interval", level=0 if quantity == "median" else 2)
+            extra = quantity != "median"
+            column = Column(key, f"{title} (batch {batch})", "interval", level=2 if extra else 0, spare=extra)
             columns.append(_Filled(column, partial(q.from_latency, name=name, quantity=quantity)))
         columns += _beside_latency(rows, name, batch)
     return columns
@@ -179,11 +180,12 @@ def _beside_latency(rows: Sequence[RowData], name: str, batch: str) -> list[_Fil
     results = [row.result(name) for row in rows]
     found = []
     if any((r.get("execution") or {}).get("scope") == "end-to-end" for r in results):
-        column = Column(f"ms_per_person_b{batch}", f"ms per person (batch {batch})", "interval", level=2)
+        per_person = f"ms per person (batch {batch})"
+        column = Column(f"ms_per_person_b{batch}", per_person, "interval", level=2, spare=True)
         found.append(_Filled(column, partial(q.from_latency, name=name, quantity="ms_per_person")))
     for part, key, title, fill in _BESIDE:
         if any(part in result for result in results):
-            column = Column(f"{key}_b{batch}", f"{title} (batch {batch})", level=2)
+            column = Column(f"{key}_b{batch}", f"{title} (batch {batch})", level=2, spare=True)
             found.append(_Filled(column, partial(fill, name=name)))
     return found
 
@@ -198,4 +200,4 @@ def _with_digits(column: Column, values: Sequence[Value]) -> Column:
         return column
     smallest = min((abs(v.value) for v in values if v.value), default=1.0)
     digits = next((d for d, least in ((1, 10.0), (2, 1.0), (3, 0.1)) if smallest >= least), 4)
-    return Column(column.key, column.title, column.kind, digits, column.level)
+    return replace(column, digits=digits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from reports.rows import RowData
 
 __all__ = ["choose"]
+
+_MOST_LABELS = 3
 
 Limit = Annotated[float | None, typer.Option(min=0.0, help="Most gmacs of the mean forward.", show_default=False)]
 Data = Annotated[list[str], typer.Option("--data", help="NAME=PATH: images of a suite, which --replay scores again.")]
@@ -89,9 +92,17 @@ def _replayed(keep: Store, manifests: list[dict[str, Any]], data: list[str]) -> 
         Sources(assignments(data, "--data")),
         say=lambda text: print(text, file=sys.stderr),
     )
-    for label, reason in done.reasons.items():
-        print(f"{label}: no threshold replayed: {reason}", file=sys.stderr)
+    for line in _grouped(done.reasons):
+        print(line, file=sys.stderr)
     return done.rows
+
+
+def _grouped(reasons: Mapping[str, str]) -> Iterator[str]:
+    """Each reason once, with the rows that it is of; of many rows the first ones and their number."""
+    for reason in dict.fromkeys(reasons.values()):
+        labels = [label for label, own in reasons.items() if own == reason]
+        more = f" and {len(labels) - _MOST_LABELS} more rows" if len(labels) > _MOST_LABELS else ""
+        yield f"no threshold replayed of {', '.join(labels[:_MOST_LABELS])}{more}: {reason}"
 
 
 def _check(choices: list[Choice], rows: list[RowData], budget: Budget) -> None:
@@ -103,7 +114,7 @@ def _check(choices: list[Choice], rows: list[RowData], budget: Budget) -> None:
             hint="`paretopose run SUITE` with accuracy, cost and latency in `measure`",
         )
     if not any(choice.best for choice in choices):
-        least = "; ".join(f"the least is {_least(choice, budget)}" for choice in choices)
+        least = "; ".join(f"the least is {_least(choice, budget)} ({choice.ground})" for choice in choices)
         raise MeasurementError(f"no configuration fits {budget.words}", hint=least)
 
 
@@ -112,12 +123,12 @@ def _least(choice: Choice, budget: Budget) -> str:
     if found is None:
         return "unknown"
     spent = f"{found.ms.value:.3g} ms" if budget.ms is not None else f"{found.gmacs.value:.3g} gmacs"
-    return f"{found.row.label} at {spent}, AP {found.ap.value:.1f} ({choice.ground})"
+    return f"{found.row.label} at {spent}, AP {found.ap.value:.1f}"
 
 
 def _counted(choice: Choice, budget: Budget) -> str:
     if not choice.best:
-        return f"on {choice.ground}: nothing fits; {_least(choice, budget)}"
+        return f"on {choice.ground}: nothing fits; the least is {_least(choice, budget)}"
     every = choice.fitting + choice.over
     return f"{choice.fitting} of {every} configurations fit; {len(choice.best)} that no cheaper one equals are shown"
 

@@ -22,6 +22,8 @@ __all__ = ["explain"]
 
 _RECORD = re.compile(r"(?:(?P<kind>[a-z]+)-)?(?P<id>[0-9a-f]{4,16})")
 _NONE = "not part of this measurement"
+_STORED = "stored: `paretopose report --verify` recomputes AP and interval from them"
+_NOT_STORED = "not stored here: AP and interval are as recorded and cannot be recomputed"
 _TARGET = "Record id (as in table.csv, or its first digits), or the label of a table's row."
 Target = Annotated[str, typer.Argument(metavar="RECORD|ROW", help=_TARGET)]
 Cell = Annotated[str | None, typer.Argument(metavar="COLUMN", help="Column of the row as in CSV: ap, gmacs, ...")]
@@ -38,7 +40,7 @@ def explain(
     """Say where a record, or an entry of a table, comes from."""
     keep = Store(store)
     found = None if column else _record(keep, target)
-    answer = _of_record(found, field) if found else _of_entry(keep, target, column, run, field)
+    answer = _of_record(keep, found, field) if found else _of_entry(keep, target, column, run, field)
     print(json.dumps(answer, indent=1) if as_json else "\n".join(_lines(answer)))
 
 
@@ -63,11 +65,13 @@ def _record(keep: Store, target: str) -> Record | None:
     return record
 
 
-def _of_record(record: Record, field: str | None) -> dict[str, Any]:
+def _of_record(keep: Store, record: Record, field: str | None) -> dict[str, Any]:
     from reports.explain import field as value_at
     from reports.explain import sections
 
     answer: dict[str, Any] = {"record": f"{record.kind}-{record.id}"}
+    if record.kind == "accuracy":
+        answer["matches"] = _STORED if keep.has_arrays(record.id) else _NOT_STORED
     if field:
         answer |= {"field": field, "value": value_at(record, field)}
     found = sections(record)
@@ -102,7 +106,7 @@ def _of_entry(keep: Store, label: str, column: str | None, run: str | None, fiel
     if origin is None:
         return answer
     record = rows[at].records[origin.record]
-    return answer | {"how": origin.how} | _of_record(record, field or origin.field)
+    return answer | {"how": origin.how} | _of_record(keep, record, field or origin.field)
 
 
 def _row_of(rows: list[RowData], label: str, suite: str) -> int:
@@ -139,7 +143,7 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         return
     if "row" in answer:
         yield f"{answer['row']}, {answer['column']}: {answer['entry']}"
-    for name in ("how", "reason", "note", "record"):
+    for name in ("how", "reason", "note", "record", "matches"):
         if name in answer:
             yield f"  {name}: {answer[name]}"
     if "field" in answer:

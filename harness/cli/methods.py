@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from harness import published
 from harness.cli.published import show_figures
-from harness.errors import HarnessError, UserError
+from harness.errors import UserError
 from harness.method import Variant, variants
 
 __all__ = ["methods"]
@@ -89,24 +89,15 @@ def _size(variant: Variant) -> tuple[int | None, int, int | None, str]:
 
     A network of constant cost is built without memory and not run.
     """
-    import torch
-
     from harness.cost.macs import parameters
+    from harness.cost.size import constant_macs, unfilled
 
     if variant.build is None:
         return None, 0, None, "the network is a file"
-    options = {"num_joints": 17, "input_size": variant.input_size}
-    try:
-        with torch.device("meta"):
-            predictor: Any = variant.build(**options)
-    except (NotImplementedError, RuntimeError):  # an initialisation that needs values
-        predictor = variant.build(**options)
-    found = parameters(predictor)
+    predictor = unfilled(variant, num_joints=17, input_size=variant.input_size)
+    found, macs = parameters(predictor), constant_macs(predictor)
     params = (found.inference, found.total - found.inference)
-    try:
-        return (*params, int(predictor.macs({})), "")
-    except (KeyError, TypeError, ValueError, IndexError, HarnessError):
-        return (*params, *_cost_of_a_run(variant))
+    return (*params, *((macs, "") if macs is not None else _cost_of_a_run(variant)))
 
 
 def _cost_of_a_run(variant: Variant) -> tuple[int | None, str]:

@@ -29,12 +29,14 @@ from harness.data.synthetic_scene import background, draw_occluder, photograph
 from harness.errors import DataError, UserError, unknown_name
 from harness.pose.skeletons import COCO
 
-__all__ = ["SPLITS", "SYNTHETIC", "render", "write"]
+__all__ = ["PERSONS_PER_PICTURE", "SPLITS", "SYNTHETIC", "render", "write"]
 
 SPLITS = ("val", "train", "test")
 DESCRIPTION = "paretopose synthetic people"
 SYNTHETIC = {"train": (2500, 1), "val": (300, 1)}
 """The built-in set: number of pictures and seed of each split."""
+PERSONS_PER_PICTURE = 2.5
+"""annotated persons of a picture, about: some of `_CROWD` are hidden"""
 # picture numbers of a split start here, so that two splits of one seed share no picture
 _PER_SPLIT = 1_000_000
 _SIZES = (

@@ -70,7 +70,9 @@ def predict_photographs(
     With `tokens` a second picture of each shows which regions of each person were refined, and what that changed.
     `workers` threads read, cut and draw; the network gets `batch` persons, or images of one size, at a time.
     """
-    runner, cell = _runner(method, assignments, weights, device)
+    runner, cell, trained_on = _runner(method, assignments, weights, device)
+    if trained_on.startswith("synthetic"):
+        progress.say(f"{method} was trained on the built-in drawn people: its poses on photographs mean little")
     whole = isinstance(runner, OneStageRunner)
     if whole and boxes is not None:
         raise UserError(f"{method} finds the persons itself", where=f"--boxes {boxes}", hint="leave --boxes out")
@@ -125,8 +127,9 @@ def _submitted(found: Sequence[Sequence[Mapping[str, Any]]], cell: Cell) -> list
 
 def _runner(
     method: str, assignments: Sequence[str], weights: Path | None, device: str
-) -> tuple[TopDownRunner | OneStageRunner, Cell]:
-    """The network with its weights, and its cell: what the settings leave open follows the weights."""
+) -> tuple[TopDownRunner | OneStageRunner, Cell, str]:
+    """The network with its weights, its cell (what the settings leave open follows the weights), and the name of the
+    data that it was trained on, where the file tells."""
     cell = _cell(method, assignments)
     weights = weights or Sources().weights_of(cell, "quickstart")
     if weights is None:
@@ -136,10 +139,11 @@ def _runner(
     row = fitted(cell, weights)
     cell, kind = row.cell, run_kind(row.cell)
     joints = {} if row.variant.open_file is not None else {"num_joints": COCO.num_joints}
-    network = open_variant(row.variant, weights, input_size=cell.input_size, **joints, **cell.build)[0]
+    network, report = open_variant(row.variant, weights, input_size=cell.input_size, **joints, **cell.build)
+    trained_on = report.trained_on if report else ""
     if row.variant.paradigm == "one-stage":
-        return OneStageRunner(network, cell.protocol, device=device, **kind), cell
-    return TopDownRunner(network, cell.protocol, COCO, device=device, **kind), cell
+        return OneStageRunner(network, cell.protocol, device=device, **kind), cell, trained_on
+    return TopDownRunner(network, cell.protocol, COCO, device=device, **kind), cell, trained_on
 
 
 def _picture_names(files: Sequence[Path]) -> list[str]:

@@ -173,6 +173,10 @@ class Store:
             self._quarantine(path, content, name)
         return found
 
+    def has_arrays(self, identity: str) -> bool:
+        """The arrays of a record lie here; whether they are sound tells who reads them."""
+        return (self.folder / "arrays" / f"{identity}.npz").is_file()
+
     def records(self) -> Iterator[Record]:
         """All records, by kind and id."""
         for path in sorted((self.folder / "records").glob("*.json")):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
+from harness.data.synthetic import SYNTHETIC
 from harness.records.store import Store
 from harness.run.costing import state_of_cost
+from harness.run.forecast import Forecast, forecast, people
 from harness.run.rows import Options, Progress, Row
 from harness.run.scoring import joint_key, state_of_accuracy
 from harness.run.scoring_images import find_boxes
@@ -16,18 +20,17 @@ from harness.run.session import Session
 from harness.run.timing import attach_known
 from harness.suite.cells import expand
 from harness.suite.file import Marked
-from harness.suite.schema import LatencySpec, Suite
+from harness.suite.schema import AccuracySpec, BoxesFrom, LatencySpec, Suite
 from harness.suite.sources import Sources
 
 __all__ = ["Plan", "PlannedCell", "plan_suite"]
 
-_GMACS_PER_SECOND = 40.0  # a modest CPU; only there to tell minutes from days before anything was measured
-_BYTES_PER_POSE = 17 * 3 * 4
+_TO_DO = "to do"
 
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One cell: `state` by measurement is `cached`, `to do` or the reason why there will be none."""
+    """One cell: `state` by measurement is `cached`, `to do ...` or the reason why there will be none."""
 
     label: str
     shared_pass: int | None
@@ -36,65 +39,111 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a suite, the trainings and passes still to run, and rough figures of time and disk. The passes, the
-    persons and the minutes are those of rows that have their weights already."""
+    """The cells of a suite, what is still to be drawn, trained and run, and rough figures of time and disk.
+
+    `pictures` of the built-in people by split. `passes` and `persons` (images of one-stage rows) are those of rows that
+    have their weights already.
+    """
 
     cells: tuple[PlannedCell, ...]
+    pictures: dict[str, int]
     trainings: int
     passes: int
     persons: int
-    minutes: float | None
-    megabytes: float
+    forecast: Forecast
+
+    @property
+    def minutes(self) -> float:
+        """Of all parts together."""
+        return sum(self.forecast.minutes.values())
 
     def to_json(self) -> dict[str, Any]:
         return {
             "cells": [vars(c) for c in self.cells],
+            "pictures": self.pictures,
             "trainings": self.trainings,
             "passes": self.passes,
             "persons": self.persons,
             "minutes": self.minutes,
-            "megabytes": self.megabytes,
+            "minutes_of": self.forecast.minutes,
+            "minutes_without": list(self.forecast.uncounted),
+            "megabytes": self.forecast.megabytes,
         }
 
     def to_rich(self) -> Table:
         """The plan as a table for the terminal."""
-        minutes = "unknown (no cost records yet)" if self.minutes is None else f"about {self.minutes:.1f}"
-        work = f"{self.passes} passes over {self.persons} persons to run"
-        if self.trainings:
-            work = f"{self.trainings} trainings, each followed by its pass; besides {work}"
-        caption = f"{work}; minutes: {minutes}; disk: {self.megabytes:.0f} MB"
-        table = Table(caption=caption)
+        table = Table(caption=Text("\n".join(self._lines())), caption_justify="left")
         for head in ("cell", "pass", "cost", "accuracy", "latency"):
             table.add_column(head)
         for cell in self.cells:
             shared = "" if cell.shared_pass is None else str(cell.shared_pass)
-            table.add_row(cell.label, shared, *(cell.state.get(k, "-") for k in ("cost", "accuracy", "latency")))
+            states = (cell.state.get(k, "-") for k in ("cost", "accuracy", "latency"))
+            table.add_row(*map(Text, (cell.label, shared, *states)))
         return table
+
+    def _lines(self) -> list[str]:
+        """What stands below the table."""
+        drawn = [f"{count} pictures of the built-in {split} people to draw" for split, count in self.pictures.items()]
+        trained = [f"{self.trainings} trainings to run, each with its pass"] if self.trainings else []
+        passes = [f"{self.passes} passes over {self.persons} persons or images to run"] if self.passes else []
+        parts = ", ".join(f"{part} {minutes:.1f}" for part, minutes in self.forecast.minutes.items())
+        minutes = f"about {self.minutes:.1f} minutes on two cores" + (f" ({parts})" if parts else "")
+        if self.forecast.uncounted:
+            names = ", ".join(self.forecast.uncounted)
+            minutes += f", without the multiply-accumulates of {names}: known once the cost is counted"
+        return [*drawn, *trained, *passes, minutes, f"about {self.forecast.megabytes:.0f} MB of disk"]
 
 
 def plan_suite(suite: Suite, store: Store, sources: Sources, marked: Marked | None = None) -> Plan:
     """The plan of a suite. Raises what `run_suite` would raise about the suite, data roots and weights."""
     cells = expand(suite, marked)
+    sources = replace(sources, draw=False)
     sources.check(cells)
     session = Session(suite, cells, store, sources, Options(), Progress())
     find_boxes(session)
     states = _states(session, suite)
+    waiting = {what: _waiting(states, what) for what in ("cost", "accuracy", "latency")}
+    for row in waiting["latency"]:
+        sources.dataset_or_synthetic(row.cell.data)  # where its own images are not here, the built-in ones are drawn
+    numbers = _passes(session, states)
+    passes = [[row for row in waiting["accuracy"] if numbers.get(row) == number] for number in set(numbers.values())]
+    passes = [rows for rows in passes if rows]
+    ready = [rows for rows in passes if rows[0].weights is not None]
+    untrained = {training.id: row for row, training in session.trainings.items() if row.weights is None}
+    seeds = len(suite.seeds) > 1
+    return Plan(
+        tuple(
+            PlannedCell(row.cell.label + (f", seed {row.cell.seed}" if seeds else ""), numbers.get(row), states[row])
+            for row in session.rows
+        ),
+        {split: SYNTHETIC[split][0] for split in sorted(sources.undrawn)},
+        len(untrained),
+        len(ready),
+        sum(people(session, rows[0]) for rows in ready),
+        forecast(session, waiting, passes, list(untrained.values())),
+    )
+
+
+def _waiting(states: dict[Row, dict[str, str]], what: str) -> list[Row]:
+    return [row for row, state in states.items() if state.get(what, "").startswith(_TO_DO)]
+
+
+def _passes(session: Session, states: dict[Row, dict[str, str]]) -> dict[Row, int]:
+    """The number of the pass of each row that has or will have one; rows of the same number share it."""
     numbers: dict[str, int] = {}
-    planned: list[PlannedCell] = []
-    waiting: dict[int, Row] = {}
+    found: dict[Row, int] = {}
     for row in session.rows:
-        state, number = states[row].get("accuracy"), None
-        if state in ("to do", "cached"):
-            number = numbers.setdefault(joint_key(session, row), len(numbers) + 1)
-        if state == "to do" and number is not None:
-            waiting.setdefault(number, row)
-        seed = f", seed {row.cell.seed}" if len(suite.seeds) > 1 else ""
-        planned.append(PlannedCell(row.cell.label + seed, number, states[row]))
-    persons = sum(_work(session, row) for row in waiting.values() if row.variant.paradigm == "top-down")
-    gmacs = [_gmacs(session, row) for row in waiting.values()]
-    minutes = None if None in gmacs else sum(g for g in gmacs if g is not None) / _GMACS_PER_SECOND / 60
-    trainings = {training.id for row, training in session.trainings.items() if row.weights is None}
-    return Plan(tuple(planned), len(trainings), len(waiting), persons, minutes, persons * _BYTES_PER_POSE * 2 / 1e6)
+        state = states[row].get("accuracy", "")
+        if state == "cached" or state.startswith(_TO_DO):
+            found[row] = numbers.setdefault(_pass_key(session, row), len(numbers) + 1)
+    return found
+
+
+def _pass_key(session: Session, row: Row) -> str:
+    if row.weights is not None and not session.lacking_boxes(row):
+        return joint_key(session, row)
+    training = session.trainings.get(row)  # nothing is there yet that could be hashed
+    return json.dumps([session.network_key(row), training.id if training else str(row.weights)])
 
 
 def _states(session: Session, suite: Suite) -> dict[Row, dict[str, str]]:
@@ -107,34 +156,31 @@ def _states(session: Session, suite: Suite) -> dict[Row, dict[str, str]]:
                 state["cost"] = state_of_cost(session, row)
         if accuracy:
             with session.guard([row], "accuracy"):
-                state["accuracy"] = state_of_accuracy(session, row, accuracy)
-            if row in session.trainings and row.weights is None and "accuracy" not in row.failed:
-                state["accuracy"] = "to do, after its training"
+                state["accuracy"] = _state_of_accuracy(session, row, accuracy, states)
         if latency:
-            state["latency"] = _state_of_latency(session, row, latency)
+            state["latency"] = _state_of_latency(session, row, latency, state.get("accuracy", ""))
         state |= {name: reason for name, reason in row.reasons.items() if name not in state}
     return states
 
 
-def _state_of_latency(session: Session, row: Row, spec: LatencySpec) -> str:
+def _state_of_accuracy(session: Session, row: Row, spec: AccuracySpec, states: dict[Row, dict[str, str]]) -> str:
+    """As the run will find it: trainings and other rows' boxes come before."""
+    if row in session.trainings and row.weights is None and session.dataset(row) is not None:
+        return f"{_TO_DO}, after its training"
+    state, boxes = state_of_accuracy(session, row, spec), row.cell.data.boxes
+    if session.lacking_boxes(row) and state == session.lacking_boxes(row) and isinstance(boxes, BoxesFrom):
+        source = next(r for r in session.rows if r.variant.name == boxes.variant)
+        if states[source].get("accuracy", "").startswith(_TO_DO):
+            return f"{_TO_DO}, after the boxes of {boxes.variant}"
+    return state
+
+
+def _state_of_latency(session: Session, row: Row, spec: LatencySpec, accuracy: str) -> str:
     if row.weights is None and row.variant.open_file is not None:
         return row.lacking
     for batch in spec.batch:
         attach_known(session, [row], spec, batch)
-    return "cached" if all(f"latency_b{batch}" in row.records for batch in spec.batch) else "to do"
-
-
-def _gmacs(session: Session, row: Row) -> float | None:
-    """Work of the pass of a row, None when its cost is not known yet."""
-    cost = row.records.get("cost")
-    if cost is None:
-        return None
-    forwards = 2 if row.variant.paradigm == "top-down" and row.cell.protocol.flip else 1
-    return _work(session, row) * forwards * cost.result["macs"] / 1e9
-
-
-def _work(session: Session, row: Row) -> int:
-    """Persons of a top-down row, images of a one-stage row."""
-    dataset = session.dataset(row)
-    assert dataset is not None
-    return len(dataset.images) if row.variant.paradigm == "one-stage" else len(session.inputs(row).boxes)
+    reasons = [reason for batch in spec.batch if (reason := row.reasons.pop(f"latency_b{batch}", ""))]
+    if reasons and not accuracy.startswith(_TO_DO):  # an exit rate becomes a threshold where persons are scored
+        return reasons[0]
+    return "cached" if all(f"latency_b{batch}" in row.records for batch in spec.batch) else _TO_DO

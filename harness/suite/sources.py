@@ -51,7 +51,7 @@ def synthetic_folder(split: str, folder: Path = Path("results/data")) -> Path:
     from harness.data import synthetic
 
     images, seed = synthetic.SYNTHETIC[split]
-    place = folder / f"synthetic-{split}-{images}-{seed}"
+    place = _place(split, folder)
     annotations = place / "annotations" / f"person_keypoints_{split}2017.json"
     if not annotations.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +67,12 @@ def synthetic_folder(split: str, folder: Path = Path("results/data")) -> Path:
     return place
 
 
+def _place(split: str, folder: Path = Path("results/data")) -> Path:
+    from harness.data import synthetic
+
+    return folder / "synthetic-{}-{}-{}".format(split, *synthetic.SYNTHETIC[split])
+
+
 def _load(root: Path, annotations: str, images: str, name: str) -> Dataset:
     """Read again when the file is another one; the image files are looked at each time."""
     file = inside(root, annotations)
@@ -78,17 +84,18 @@ def _parsed(root: Path, annotations: Path, images: Path, name: str, stamp: tuple
     return coco.load(annotations, images, name=name, root=root)
 
 
-def _synthetic() -> Dataset:
-    root = synthetic_folder("val")
-    return _load(root, "annotations/person_keypoints_val2017.json", "val2017", "synthetic")
-
-
 @dataclass(frozen=True)
 class Sources:
-    """`data`: root folders by name. `weights`: files by variant. `weights_root`: folder with VARIANT.safetensors."""
+    """`data`: root folders by name. `weights`: files by variant.
+
+    `draw` False: built-in people that are not there are not drawn; a set of their size, without files, stands for them,
+    and `undrawn` names the split.
+    """
 
     data: Mapping[str, Path] = field(default_factory=dict)
     weights: Mapping[str, Path] = field(default_factory=dict)
+    draw: bool = True
+    undrawn: set[str] = field(default_factory=set, compare=False)
 
     def check(self, cells: Sequence[Cell]) -> None:
         """SuiteError for a --data or --weights that no cell uses: most likely a misspelt name."""
@@ -111,12 +118,12 @@ class Sources:
     def dataset(self, spec: DataSpec) -> Dataset | None:
         """The data set of a suite, None when its root was not given. DataError when it cannot be read."""
         if spec.name == "synthetic":
-            root = synthetic_folder("val")
+            dataset = self._built_in("val", spec)
         elif spec.root in self.data:
             root = self.data[spec.root]
+            dataset = _load(root, spec.annotations, spec.images, spec.name)
         else:
             return None
-        dataset = _load(root, spec.annotations, spec.images, spec.name)
         if spec.where:
             dataset = coco.restrict(dataset, spec.where)
         if spec.limit is not None:
@@ -127,18 +134,27 @@ class Sources:
 
     def dataset_or_synthetic(self, spec: DataSpec) -> Dataset:
         """The data set of a suite, or the built-in people when its root was not given: enough to take times with."""
-        return self.dataset(spec) or _synthetic()
+        return self.dataset(spec) or self._built_in("val", DataSpec())
+
+    def _built_in(self, split: str, spec: DataSpec | TrainData) -> Dataset:
+        """The built-in people of a split, drawn on first use."""
+        if not self.draw and not _place(split).is_dir():
+            from harness.data.stand_in import stand_in
+
+            self.undrawn.add(split)
+            return stand_in(split)
+        root = synthetic_folder(split)
+        return _load(root, spec.annotations, spec.images, "synthetic")
 
     def training_set(self, spec: TrainSpec) -> Dataset:
         """The images to train on. SuiteError when their root was not given, DataError when they cannot be read."""
         if spec.data == "synthetic":
-            root, where = synthetic_folder("train"), TrainData()
+            dataset = self._built_in("train", TrainData())
         elif spec.data.root in self.data:
             root, where = self.data[spec.data.root], spec.data
+            dataset = _load(root, where.annotations, where.images, Path(where.images).name)
         else:
             raise SuiteError("no training data", hint=f"--data {spec.data.root}=PATH")
-        name = "synthetic" if spec.data == "synthetic" else Path(where.images).name
-        dataset = _load(root, where.annotations, where.images, name)
         return dataset if spec.limit is None else coco.limit(dataset, spec.limit)
 
     def start_of(self, cell: Cell) -> Path | None:
@@ -158,7 +174,7 @@ class Sources:
             return from_ground_truth(dataset, cleaning=protocol.box_cleaning)
         if isinstance(spec.boxes, BoxesFrom):
             raise DataError(f"boxes of {spec.boxes.variant}, which finds them when the suite runs", where=spec.name)
-        root = synthetic_folder("val") if spec.name == "synthetic" else self.data[spec.root]
+        root = _place("val") if spec.name == "synthetic" else self.data[spec.root]
         path = inside(root, spec.boxes)
         return from_file(path, dataset, threshold=protocol.box_score_threshold)
 

@@ -55,7 +55,7 @@ class LoadReport:
     `unexplained`: tensors of the file that have no place in the network and no rule of the layout; `ignored`:
     those that a rule leaves out; `missing`: tensors that kept their start value (ImageNet trunks only).
     `protocol`: fields in which these weights want another protocol than the variant's. `notes`: what the
-    network changed to fit the file (`adapt_state`).
+    network changed to fit the file (`adapt_state`). `trained_on`: name of the data, where the file tells.
     """
 
     layout: str
@@ -65,6 +65,7 @@ class LoadReport:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     sha256: str = ""
+    trained_on: str = ""
 
 
 class Fit(NamedTuple):
@@ -142,7 +143,9 @@ def load_into(predictor: Predictor, variant: Variant, path: Path, *, initialise:
     _check(own, wanted, missing, unexplained, layout.partial, _Asked(predictor, variant, str(path), state))
     predictor.load_state_dict({n: own[n] for n in wanted if n in own}, strict=False)
     protocol = {**layout.protocol, **_own_protocol(variant, metadata, str(path))}
-    return LoadReport(layout.name, unexplained, missing, ignored, protocol, notes, sha256(path))
+    return LoadReport(
+        layout.name, unexplained, missing, ignored, protocol, notes, sha256(path), metadata.get("data_name", "")
+    )
 
 
 def wanted_protocol(variant: Variant, path: Path) -> dict[str, Any]:

@@ -110,6 +110,18 @@ def test_damaged_records_are_passed_over_and_counted(store):
     assert f"damaged file set aside: {broken.name}" in done.stderr
 
 
+def test_a_reason_is_told_once_for_all_rows_that_it_keeps_from_being_replayed(store):
+    for i in range(5):
+        scored = {"stats": {"AP": {"value": 0.5, "interval": None}}, "quality_threshold": 0.5, "images": 5}
+        key = {"variant": f"exits{i}", "input_size": [256, 192], "build": {}, "weights": "w"}
+        record = store.put(Record.make("accuracy", key, scored, predictions="0123abcd"))
+        row = {"label": f"exits{i}", "cell": {"variant": f"exits{i}"}, "records": {"accuracy": record.id}}
+        store.write_run(f"run{i}", {"suite": {"name": f"run{i}"}, "rows": [row]})
+    said = choose(store, "--max-gmacs", "5").stderr
+    assert said.count("predictions are not stored here") == 1
+    assert "exits0, exits1, exits2 and 2 more rows" in said
+
+
 def test_replayed_thresholds_are_among_the_answers(two_exits):
     store = Store(two_exits / "records")
     data = ["--data", f"people={two_exits / 'people'}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -66,6 +67,15 @@ def test_an_entry_of_a_table_leads_to_its_record_and_field(store):
     assert found["record"] == f"accuracy-{accuracy_id(store)}" and "bootstrap" in found["how"]
     timed = json.loads(explain(store, "net_<b>", "latency_b1_ms", "--json"))
     assert timed["value"] == 5.0 and timed["origin"]["machine"]["machine.cpu"] == "A CPU"
+
+
+def test_an_ap_says_whether_what_it_was_computed_from_is_stored_here(store):
+    identity = accuracy_id(store)
+    for target in ([identity], ["net_<b> a", "ap"]):
+        assert "matches: not stored here" in explain(store, *target)
+    store.put(store.by_id("accuracy", identity), {"scores": np.zeros(1)})
+    assert "matches: stored: " in explain(store, identity)
+    assert "matches" not in json.loads(explain(store, "net_<b>", "latency_b1_ms", "--json"))
 
 
 def test_people_read_every_section_and_what_has_none(store):

@@ -49,6 +49,15 @@ def annotations(place: Path) -> Path:
     return place / "people/annotations/person_keypoints_val2017.json"
 
 
+@pytest.mark.parametrize(("named", "told"), [("synthetic_train2017", True), ("train2017", False)])
+def test_weights_of_drawn_people_are_said_to_know_nothing_of_photographs(place, tmp_path, named, told):
+    state = checkpoints.read(place / "w.safetensors")[0]
+    checkpoints.write(tmp_path / "trained.safetensors", state, {"data_name": named})
+    words = ["predict", TINY, str(place / "people/val2017"), "--weights", str(tmp_path / "trained.safetensors")]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0 and ("mean little" in done.stderr) is told
+
+
 def test_boxes_of_an_annotation_file_give_one_pose_each(place, tmp_path, call):
     done = call(place / "people/val2017", "--boxes", annotations(place), "--set", "nms=none", "--threshold", "-1000")
     assert done.exit_code == 0, done.output

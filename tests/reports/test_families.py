@@ -45,6 +45,16 @@ def test_curves_are_told_apart_without_colour(made):
     assert grey == sorted(grey)
 
 
+def test_bars_are_explained_where_there_are_any(made):
+    dynamic = {"cost_more": {"trace": {"exit": [1]}}, "sd": 0.3}
+    made_rows = [
+        made.row(f"s t={t}", variant="s", gmacs=2.0 + t, ap=0.5, swept={"t": t}, **dynamic) for t in (0.1, 0.9)
+    ]
+    spread, plain = (families(rows)["curves_t"].axes for rows in (made.rows(*made_rows), swept(made)))
+    assert "95 % interval" in spread[0].get_ylabel() and "95 % interval" in plain[0].get_ylabel()
+    assert "5th to 95th percentile" in spread[1].get_xlabel() and "bars" not in plain[1].get_xlabel()
+
+
 def test_a_family_is_the_same_bytes_twice_and_warns_of_nothing(made):
     rows = swept(made, alphas=("0.1 $x_", 0.2))
     with warnings.catch_warnings():

@@ -57,6 +57,16 @@ def test_no_label_of_twelve_points_overlaps_another_or_a_marker(made, seed):
     assert all(axes.bbox.x0 <= b.x0 and b.x1 <= axes.bbox.x1 for b in boxes)
 
 
+def test_a_figure_of_both_paradigms_says_what_is_per_person_per_image_and_in_the_bars(made):
+    costs = {f"gmacs_per_{per}": {"mean": 2.0, "sd": 0.5, "p5": 1.0, "p95": 3.0} for per in ("forward", "image")}
+    whole, crop = (made.row(label, gmacs=2.0, ap=0.5, ms={1: 9.0}, more={"cost": costs}) for label in "ab")
+    whole["paradigm"] = "one-stage"
+    per_image = tradeoff(made.rows(whole, crop), x="gmacs_per_image").axes[0].get_xlabel()
+    assert "per image" in per_image and "5th to 95th percentile over images" in per_image
+    timed = [tradeoff(made.rows(*rows), x="latency").axes[0].get_xlabel() for rows in ([whole, crop], [crop])]
+    assert ["one-stage: 1 image" in label for label in timed] == [True, False]
+
+
 def test_a_label_without_room_is_left_out_rather_than_put_over_another():
     sizes, bounds = [(60.0, 10.0)] * 9, Box(0, 0, 100, 40)
     placed = place([(50.0, 20.0)] * 9, sizes, hard=[], soft=[], bounds=bounds)

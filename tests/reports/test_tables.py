@@ -158,6 +158,25 @@ def test_refined_share_is_there_for_methods_with_exits_only(made):
     assert "refined_percent" not in keys(build_table(made.rows(made.row("a", gmacs=1.0, ap=0.7))))
 
 
+def test_people_are_spared_columns_that_tell_nothing_and_a_spreadsheet_is_not(made, capsys):
+    slow, fast = made.row("slow", gmacs=1.0, ap=0.7, ms={1: 10.0}), made.row("fast", gmacs=1.0, ap=0.7, ms={1: 5.0})
+    table = build_table(made.rows(slow, fast))
+    assert {"apm", "latency_b1_p90_ms", "ratio_b1"} <= set(keys(table)) and "latency_b1_p90_ms_low" in to_csv(table)
+    assert not {"apm", "latency_b1_p90_ms", "ratio_b1"} & set(keys(table.telling()))
+    assert {"ap", "ap50", "latency_b1_ms"} <= set(keys(table.telling()))
+    to_console(table)
+    for text in (capsys.readouterr().out, to_latex(table)):
+        assert "p90" not in text and "70.0" in text
+
+
+def test_an_ap_that_nobody_has_keeps_its_column_and_a_zero_stands_where_another_row_has_a_number(made):
+    none = build_table(made.rows(made.row("a", gmacs=1.0, reasons={"accuracy": "no weights"}))).telling()
+    assert [v.text for v in column(none, "ap")] == ["no weights"]
+    some = made.rows(made.row("a", gmacs=1.0), made.row("b", gmacs=1.0, cost_more={"trained_only": 62_832}))
+    text = to_markdown(build_table(some).telling())
+    assert "| 0 |" in text and "| 0.0628 |" in text and "0.0000" not in text
+
+
 def test_a_short_note_stands_beside_the_name_and_a_long_one_below(made):
     table = build_table(
         made.rows(

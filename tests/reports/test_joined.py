@@ -1,0 +1,15 @@
+"""All records of a store as one table: what its rows are called."""
+
+from __future__ import annotations
+
+from harness.records.store import Record, Store
+from reports.joined import joined_manifest
+
+
+def test_rows_of_one_variant_are_called_by_the_knobs_that_have_a_value(tmp_path):
+    store = Store(tmp_path / "records")
+    for select in ({"threshold": 0.5, "exit_rate": None}, {"threshold": None, "exit_rate": 0.4}):
+        key = {"variant": "exits", "input_size": [128, 96], "build": {}, "settings": {}, "select": select}
+        store.put(Record.make("accuracy", key, {"stats": {}}))
+    labels = {row["label"] for row in joined_manifest(store, "all")["rows"]}
+    assert labels == {"exits threshold=0.5", "exits exit_rate=0.4"}
