@@ -23,4 +23,5 @@ class Normaliser:
         images = torch.from_numpy(crops).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         if self._bgr:
             images = images.flip(1)
-        return images.float().mul_(self._scale).add_(self._shift).contiguous()
+        # turned while they are bytes: a quarter of the memory to go through
+        return images.contiguous().float().mul_(self._scale).add_(self._shift)

@@ -94,7 +94,9 @@ def predict_photographs(
     ):
         for _ in drawn:
             advance(1)
-    regions = _draw_regions(runner, cell, album, places, threshold) if tokens else []
+    regions = (
+        _draw_regions(runner, cell, album, places, threshold) if tokens and isinstance(runner, TopDownRunner) else []
+    )
     return Written(out / "predictions.json", coco, places + regions)
 
 

@@ -17,6 +17,7 @@ from harness.data import coco, synthetic
 from harness.data.boxes import from_ground_truth
 from harness.errors import DataError, SuiteError, UserError, WeightsError
 from harness.method import find_variant
+from harness.passes.predict import TopDownRunner
 from harness.train import checkpoints
 
 TINY = "simplebaseline_tiny"
@@ -103,6 +104,40 @@ def test_the_poses_are_those_of_a_suite_with_the_same_boxes(place, tmp_path, cal
     for a, b in zip(ours, theirs):
         assert a["image_id"] == b["image_id"] and a["score"] == pytest.approx(b["score"], rel=1e-4)
         assert a["keypoints"] == pytest.approx(b["keypoints"], abs=1e-3)
+
+
+def test_the_network_gets_full_batches_across_photographs(place, call, monkeypatch):
+    process, seen = TopDownRunner.process, []
+    monkeypatch.setattr(
+        TopDownRunner, "process", lambda self, crops, *rest: seen.append(len(crops)) or process(self, crops, *rest)
+    )
+    persons = len(json.loads(annotations(place).read_text())["annotations"])
+    done = call(place / "people/val2017", "--boxes", annotations(place), "--batch", "2", "--workers", "3")
+    assert done.exit_code == 0, done.output
+    assert persons > 3 and seen == [2] * (persons // 2) + [1] * (persons % 2)
+
+
+def test_the_number_of_workers_changes_no_byte_of_what_is_written(place, tmp_path, call):
+    written = []
+    for workers in ("0", "1", "5"):
+        done = call(place / "people/val2017", "--boxes", annotations(place), "--workers", workers)
+        assert done.exit_code == 0, done.output
+        written.append({path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
+    assert len(written[0]) == 4 and written[0] == written[1] == written[2]
+
+
+def test_the_same_photograph_twice_and_one_without_persons_each_get_their_picture(place, tmp_path, call):
+    first, second = sorted((place / "people/val2017").iterdir())
+    truth = json.loads(annotations(place).read_text())
+    alone = [a for a in truth["annotations"] if a["image_id"] == truth["images"][0]["id"]]
+    (tmp_path / "boxes.json").write_text(json.dumps({**truth, "annotations": alone}))
+    done = call(second, first, first, "--boxes", tmp_path / "boxes.json", "--set", "nms=none")
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out/predictions.json").read_text())
+    ids = [i["id"] for i in truth["images"]]
+    assert [i["id"] for i in found["images"]] == [ids[1], ids[0], ids[0]]
+    assert [a["image_id"] for a in found["annotations"]] == [ids[0]] * 2 * len(alone)
+    assert len(list((tmp_path / "out").glob("*.poses.jpg"))) == 3
 
 
 def test_without_boxes_a_photograph_is_one_person(place, tmp_path, call):

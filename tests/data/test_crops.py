@@ -309,6 +309,28 @@ def test_reading_ahead_is_bounded(people, monkeypatch):
     assert enough.wait(5) and len(read) <= 2
 
 
+def test_an_image_with_very_many_boxes_comes_in_parts_of_bounded_size(people, monkeypatch):
+    whole = list(_stream(people))
+    monkeypatch.setattr(crops, "_CROPS_AT_ONCE", 2)
+    parts = list(_stream(people, workers=2))
+    assert [p.image_id for p in parts] == [30, 10, 50, 50, 60, 60, 60, 40, 40, 40]
+    for name in ("indices", "crops", "centers", "scales"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(joined, np.concatenate([getattr(image, name) for image in whole]))
+
+
+@pytest.mark.parametrize("udp", [False, True])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_many_matrices_at_once_are_those_of_one_at_a_time(udp, inverse):
+    rng = np.random.default_rng(0)
+    centers, scales = rng.uniform(-100, 900, (50, 2)), rng.uniform(0.01, 5, (50, 2))
+    together = crops.affines(centers, scales, 30.0, (64, 48), udp=udp, inverse=inverse)
+    alone = [crops.affine(c, s, 30.0, (64, 48), udp=udp, inverse=inverse) for c, s in zip(centers, scales)]
+    np.testing.assert_array_equal(together, alone)
+    with pytest.raises(DataError, match="no crop of center"):
+        crops.affines(centers, np.where(np.arange(50)[:, None] == 7, np.nan, scales), 0.0, (64, 48), udp=udp)
+
+
 def test_bgr_is_rgb_reversed(people):
     rgb, bgr = next(_stream(people)), next(_stream(people, colour="bgr"))
     np.testing.assert_array_equal(rgb.crops[..., ::-1], bgr.crops)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from harness.data import coco, synthetic
+from harness.data import coco, crops, synthetic
 from harness.data.boxes import from_ground_truth
 from harness.data.crops import batches, iter_crops
 from harness.data.normaliser import Normaliser
@@ -114,6 +115,75 @@ def test_a_pass_in_blocks_is_the_pass_in_one_go(runner, dataset, boxes, tmp_path
     assert whole.keys() == parts.keys() and parts["index"].tolist() == list(range(len(boxes)))
     for name in whole:
         np.testing.assert_allclose(parts[name], whole[name], atol=1e-3)
+
+
+@pytest.mark.parametrize(("batch", "block"), [(4, 8), (3, 5), (7, 4), (100, 6)])
+def test_the_network_gets_full_batches_across_images_and_blocks(
+    runner, dataset, boxes, tmp_path, monkeypatch, batch, block
+):
+    monkeypatch.setattr(predict, "BLOCK", block)
+    process, seen = runner.process, []
+    monkeypatch.setattr(runner, "process", lambda crops, *rest: seen.append(len(crops)) or process(crops, *rest))
+    found = compute(runner, PassPlan({}, (QUARTER,), flip=False), dataset, boxes, tmp_path, batch=batch)
+    assert seen[:-1] == [batch] * ((len(boxes) - 1) // batch) and found["index"].tolist() == list(range(len(boxes)))
+    assert len(list(tmp_path.glob("block-*"))) == -(-len(boxes) // block)
+
+
+def test_a_picture_whose_persons_lie_in_two_blocks_is_read_once(runner, dataset, boxes, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "BLOCK", 1)
+    read, of_file = [], crops.read_image
+    monkeypatch.setattr(crops, "read_image", lambda path, size: read.append(path.name) or of_file(path, size))
+    compute(runner, PassPlan({}, (QUARTER,), flip=False), dataset, boxes, tmp_path)
+    assert sorted(read) == sorted({image.file for image in dataset.images}) and len(boxes) > len(read)
+
+
+def test_only_what_is_missing_of_each_plan_is_computed(runner, dataset, boxes, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "BLOCK", 4)
+    plans = [PassPlan({}, (how,), flip=False) for how in (QUARTER, DARK)]
+    folders = [tmp_path / "a", tmp_path / "b"]
+    run_passes(runner, plans, folders, dataset, boxes, workers=0)
+    whole = [np.load(p)["index"].tolist() for p in sorted(folders[0].iterdir())]
+    for gone in (folders[0] / "block-0000004.npz", folders[1] / "block-0000004.npz", folders[1] / "block-0000008.npz"):
+        gone.unlink()
+    process, seen = runner.process, []
+    monkeypatch.setattr(runner, "process", lambda c, x, y, p: seen.append((len(c), len(p))) or process(c, x, y, p))
+    run_passes(runner, plans, folders, dataset, boxes, workers=0)
+    assert seen == [(4, 2), (4, 1)]
+    for folder in folders:
+        assert [np.load(p)["index"].tolist() for p in sorted(folder.iterdir())] == whole
+
+
+def test_the_number_of_workers_moves_no_bit(runner, dataset, boxes, tmp_path):
+    plan = PassPlan({}, (QUARTER, DARK), flip=True)
+    found = []
+    for workers in (0, 1, 7):
+        run_passes(runner, [plan], [tmp_path / str(workers)], dataset, boxes, workers=workers, batch=5)
+        seal_pass(tmp_path / str(workers), {})
+        found.append(load_pass(tmp_path / str(workers)))
+    for other in found[1:]:
+        assert found[0].keys() == other.keys()
+        for name in other:
+            np.testing.assert_array_equal(found[0][name], other[name])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_pass_that_breaks_off_keeps_whole_blocks_and_leaves_no_thread(
+    runner, dataset, boxes, tmp_path, monkeypatch, error
+):
+    monkeypatch.setattr(predict, "BLOCK", 4)
+    process, calls = runner.process, []
+
+    def breaking(*values):
+        calls.append(1)
+        if len(calls) == 3:
+            raise error("here")
+        return process(*values)
+
+    monkeypatch.setattr(runner, "process", breaking)
+    with pytest.raises(error) as kept:
+        run_passes(runner, [PassPlan({}, (QUARTER,), flip=False)], [tmp_path], dataset, boxes, batch=3, workers=3)
+    assert kept.tb is not None and not [t for t in threading.enumerate() if t.name.startswith("images")]
+    assert [p.name for p in tmp_path.iterdir()] == ["block-0000000.npz"], "six persons were there: one block and a half"
 
 
 def test_progress_counts_each_person_once_also_when_blocks_are_there(runner, dataset, boxes, tmp_path, monkeypatch):
