@@ -1,7 +1,8 @@
 """Any top-down heatmap network in an ONNX file, run by onnxruntime on the CPU.
 
 Everything that can be read from the graph is: input name, size and layout, batch, joints, work. What the
-pixels must look like (colour, mean, std) no graph says: that is the protocol's, set it in the suite.
+pixels must look like (colour, mean, std) no graph says: a file that `paretopose export` wrote holds the protocol of its
+network, for any other set it in the suite.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import MeasurementError, MissingPackage, WeightsError
+from harness.export.contract import METADATA, Origin
 from harness.method import Knob, Size, TopDownOutput, Trace, Variant
 from methods.parts import onnx_graph
 from methods.parts.onnx_graph import UncountableError
@@ -30,11 +32,13 @@ class OnnxNetwork:
 
     `layout`: 'nchw' or 'nhwc' of the input. Threads follow `torch.get_num_threads()`, so that one setting
     rules all networks of a comparison. A file made for a fixed batch is opened for any batch where that gives
-    the same numbers, else it is run in pieces of its batch (`batch`; None: any).
+    the same numbers, else it is run in pieces of its batch (`batch`; None: any). `origin`: what an exported file says
+    about itself.
     """
 
     def __init__(self, model: Any, path: Path, input_size: Size, layout: str, output: str) -> None:
         self.path, self.input_size, self.layout, self.output = path, input_size, layout, output
+        self.origin = _origin(model, path)
         self.params = onnx_graph.count_params(model)
         self._macs: int | None = None
         self._threads = 0
@@ -143,6 +147,7 @@ def open_file(path: Path, *, layout: str = "auto", output: str = "", input_size:
             f"inputs are {', '.join(f'{v.name} {s}' for v, s in zip(inputs, shapes)) or 'missing'}",
             where=str(path),
             expected="one input (B, 3, H, W) or (B, H, W, 3)",
+            hint=f"it is {origin.text()}" if (origin := _origin(model, path)) else "",
         )
     layout = _layout(shapes[0], layout, path)
     height, width = shapes[0][2:] if layout == "nchw" else shapes[0][1:3]
@@ -194,6 +199,12 @@ def _load(path: Path) -> Any:
             "keeps tensors in other files, which are not opened", where=str(path), hint="save it as one file"
         )
     return model
+
+
+def _origin(model: Any, path: Path) -> Origin | None:
+    """What the file says about itself, None where it was not exported by this project."""
+    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA), None)
+    return None if text is None else Origin.parse(text, str(path))
 
 
 def _session(model: Any, path: Path, threads: int) -> Any:
