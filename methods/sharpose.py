@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.export.contract import ExportPart
-from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
+from harness.method import EARLY_EXIT_KNOBS, Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.pose.skeletons import SKELETONS
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts import vit, vit_names
@@ -43,29 +43,10 @@ _GLUE = "methods/parts/sharpose_onnx.py"
 _ALPHA = Knob(
     "alpha", "run", None, "share of regions seen in full resolution; default: published", low=0, high=1, low_open=True
 )
-_THRESHOLD = Knob(
-    "quality_threshold",
-    "select",
-    None,
-    "predicted quality from which a person leaves after the coarse stage: a number, 'always' (refine everybody) or "
-    "'never'; default: published",
-    low=-math.inf,
-    words=("always", "never"),
-)
-_EXIT_RATE = Knob(
-    "exit_rate",
-    "select",
-    None,
-    "share of forwards that leave after the coarse stage; becomes the highest quality threshold at which at least "
-    "this share of those measured leaves",
-    low=0,
-    high=1,
-    excludes=("quality_threshold",),
-)
+_THRESHOLD = EARLY_EXIT_KNOBS[0]
 _KNOBS = (
     _ALPHA,
-    _THRESHOLD,
-    _EXIT_RATE,
+    *EARLY_EXIT_KNOBS,
     Knob("quality", "build", "gelu", "output of the quality predictor", ("gelu", "sigmoid", "abs")),
     Knob("quality_target", "build", "oks", "what predicted quality is trained towards", ("oks", "pck")),
     Knob(

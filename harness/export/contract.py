@@ -16,6 +16,7 @@ from harness.errors import WeightsError
 from harness.method import PoseProtocol, Size
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from torch import Tensor, nn
 
 __all__ = ["BATCH", "METADATA", "ExportPart", "Origin"]
@@ -59,12 +60,18 @@ class Origin(BaseModel):
     """the fields by which the network is run"""
     weights: str = Field(pattern=r"^([0-9a-f]{64}|)$")
     """SHA-256 of the weights file; empty: random weights"""
+    companions: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of the files that the later parts are in"""
     facts: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
-    def parse(cls, text: str, where: str) -> Origin:
-        """From the metadata of a file. WeightsError for what is none, or a protocol that does not exist."""
+    def of(cls, model: ModelProto, where: str) -> Origin | None:
+        """What the file says of itself, None where this project did not export it. WeightsError for metadata that
+        cannot be read, or a protocol that does not exist."""
+        text = next((entry.value for entry in model.metadata_props if entry.key == METADATA), None)
+        if text is None:
+            return None
         try:
             origin = cls.model_validate_json(text)
             PoseProtocol.model_validate(origin.protocol)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -77,11 +79,14 @@ def export(
             f"--batch {batch}: a stage of {origin.variant} runs for those persons who need it",
             expected="an open batch, or 1",
         )
-    done = []
-    for part in parts:
+    done: list[Exported] = []
+    companions: dict[str, str] = {}
+    for part in reversed(parts):  # so that the first file can name what the others hold
         path = out.with_suffix(f".{part.name}.onnx") if part.name else out
         say(f"translating {origin.variant} {part.name}".rstrip())
-        done.append(_checked(path, part, origin.model_copy(update={"part": part.name, "facts": part.facts}), batch))
+        about = {"part": part.name, "facts": dict(part.facts), "companions": dict(companions)}
+        done.insert(0, _checked(path, part, origin.model_copy(update=about), batch))
+        companions[part.name] = hashlib.sha256(done[0].content).hexdigest()
     for exported in done:
         write_atomically(exported.path, exported.content)
     return done
@@ -110,10 +115,8 @@ def origin_of(network: Any, variant: Any, knobs: Mapping[str, Any], wanted: Mapp
     """What the files of `network` say about themselves. `wanted`: protocol fields that its weights want otherwise."""
     protocol = variant.protocol.model_copy(update=dict(wanted)).applying(variant.paradigm)
     used = {name: found for name in ("torch", "onnxruntime") if (found := versions().get(name))}
-    try:
+    with suppress(PackageNotFoundError):  # run from a folder that was never installed
         used["paretopose"] = version("paretopose")
-    except PackageNotFoundError:
-        pass
     return Origin(
         variant=variant.name, input_size=network.input_size, num_joints=network.num_joints, knobs=dict(knobs),
         protocol=protocol, weights=sha256, versions=used,

@@ -1,6 +1,6 @@
 """SHaRPose from the two files that `paretopose export` writes. Needs numpy and onnxruntime only: copy this file.
 
-    network = TwoStage("sharpose_b.coarse.onnx", "sharpose_b.fine.onnx")
+    network = TwoStage.open("sharpose_b.coarse.onnx", "sharpose_b.fine.onnx")
     heatmaps, refined = network.predict(images, alpha=0.3, quality_threshold=0.95)
 
 B persons, K joints, D width, N1 coarse regions, k of them seen in full resolution.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -22,17 +21,18 @@ Arrays = dict[str, np.ndarray]
 
 
 class TwoStage:
-    """Both stages. `alpha` and `quality_threshold` are the published ones unless `predict` is told others."""
+    """Both stages. `alpha` and `quality_threshold` are those of the export unless `predict` is told others."""
 
-    def __init__(
-        self, coarse: str | Path | bytes, fine: str | Path | bytes, options: onnxruntime.SessionOptions | None = None
-    ) -> None:
-        files = (str(file) if isinstance(file, Path) else file for file in (coarse, fine))
-        self._coarse, self._fine = (
-            onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"]) for file in files
-        )
-        self.about = json.loads(self._coarse.get_modelmeta().custom_metadata_map["paretopose"])
-        self.alpha, self.quality_threshold = (self.about["facts"][name] for name in ("alpha", "quality_threshold"))
+    def __init__(self, coarse: onnxruntime.InferenceSession, fine: onnxruntime.InferenceSession) -> None:
+        self._coarse, self._fine = coarse, fine
+        about = json.loads(coarse.get_modelmeta().custom_metadata_map["paretopose"])
+        self.alpha, self.quality_threshold = (about["facts"][name] for name in ("alpha", "quality_threshold"))
+
+    @classmethod
+    def open(cls, coarse: str, fine: str, options: onnxruntime.SessionOptions | None = None) -> TwoStage:
+        """From the two files."""
+        provider = ["CPUExecutionProvider"]
+        return cls(*(onnxruntime.InferenceSession(file, options, providers=provider) for file in (coarse, fine)))
 
     def predict(
         self, images: np.ndarray, *, alpha: float | None = None, quality_threshold: float | str | None = None
