@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.train.recipes import Progress, Recipe, TrainBatch
 
 __all__ = [
+    "EARLY_EXIT_KNOBS",
     "Knob",
     "Layout",
     "OneStageOutput",
@@ -286,6 +287,29 @@ COMMON_KNOBS: tuple[Knob, ...] = (
     Knob("flip", "select", None, "flip test; default: the published protocol", (None, True, False)),
 )
 """Knobs of every method; a variant's own come on top."""
+
+EARLY_EXIT_KNOBS: tuple[Knob, Knob] = (
+    Knob(
+        "quality_threshold",
+        "select",
+        None,
+        "predicted quality from which a person leaves after the coarse stage: a number, 'always' (refine everybody) or "
+        "'never'; default: published",
+        low=-math.inf,
+        words=("always", "never"),
+    ),
+    Knob(
+        "exit_rate",
+        "select",
+        None,
+        "share of forwards that leave after the coarse stage; becomes the highest quality threshold at which at least "
+        "this share of those measured leaves",
+        low=0,
+        high=1,
+        excludes=("quality_threshold",),
+    ),
+)
+"""Knobs of a method that a person may leave early."""
 
 
 def _modules() -> Sequence[tuple[str, Callable[[], Any]]]:

@@ -1,7 +1,8 @@
 """Any top-down heatmap network in an ONNX file, run by onnxruntime on the CPU.
 
 Everything that can be read from the graph is: input name, size and layout, batch, joints, work. What the
-pixels must look like (colour, mean, std) no graph says: that is the protocol's, set it in the suite.
+pixels must look like (colour, mean, std) no graph says: a file that `paretopose export` wrote holds the protocol of its
+network, for any other set it in the suite.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.errors import MeasurementError, MissingPackage, WeightsError
+from harness.errors import MeasurementError, WeightsError
+from harness.export.contract import Origin
 from harness.method import Knob, Size, TopDownOutput, Trace, Variant
 from methods.parts import onnx_graph
+from methods.parts.onnx_file import load, open_session
 from methods.parts.onnx_graph import UncountableError
 
 __all__ = ["VARIANTS", "OnnxNetwork", "open_file"]
 
-_INSTALL = 'pip install "paretopose[onnx]"'
 _MOST_PIXELS, _MOST_IMAGES = 4096 * 4096, 4096  # of an input; larger ones are there to fill the memory
 _FLOAT_INPUTS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -31,11 +33,13 @@ class OnnxNetwork:
 
     `layout`: 'nchw' or 'nhwc' of the input. Threads follow `torch.get_num_threads()`, so that one setting
     rules all networks of a comparison. A file made for a fixed batch is opened for any batch where that gives
-    the same numbers, else it is run in pieces of its batch (`batch`; None: any).
+    the same numbers, else it is run in pieces of its batch (`batch`; None: any). `origin`: what an exported file says
+    about itself.
     """
 
     def __init__(self, model: Any, path: Path, input_size: Size, layout: str, output: str) -> None:
         self.path, self.input_size, self.layout, self.output = path, input_size, layout, output
+        self.origin = Origin.of(model, str(path))
         self.params = onnx_graph.count_params(model)
         self._macs: int | None = None
         self._threads = 0
@@ -70,7 +74,7 @@ class OnnxNetwork:
 
     def _open_session(self) -> None:
         self._threads = torch.get_num_threads()
-        self._session = _session(self._model, self.path, self._threads)
+        self._session = open_session(self._model, self.path, self._threads)
         kind = self._session.get_inputs()[0].type
         if kind not in _FLOAT_INPUTS:
             raise WeightsError(f"input is {kind}", where=str(self.path), expected="float32 or float16, normalised")
@@ -128,7 +132,7 @@ class OnnxNetwork:
         expected = self._in_pieces(images)
         self._model, self.batch = onnx_graph.set_batch(fixed, None), None
         try:
-            self._session = _session(self._model, self.path, self._threads)
+            self._session = open_session(self._model, self.path, self._threads)
             same = np.allclose(self._run(images), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
         except Exception:  # a constant batch inside the graph shows in many ways, at opening or at running
             same = False
@@ -142,7 +146,7 @@ def open_file(path: Path, *, layout: str = "auto", output: str = "", input_size:
     Raises WeightsError when the file is no ONNX file, keeps tensors in other files, has not exactly one image
     input, or no heatmap output; MissingPackage without onnx and onnxruntime.
     """
-    model = _load(Path(path))
+    model = load(Path(path))
     inputs = onnx_graph.graph_inputs(model)
     shapes = [onnx_graph.shape_of(value) for value in inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4:
@@ -150,6 +154,7 @@ def open_file(path: Path, *, layout: str = "auto", output: str = "", input_size:
             f"inputs are {', '.join(f'{v.name} {s}' for v, s in zip(inputs, shapes)) or 'missing'}",
             where=str(path),
             expected="one input (B, 3, H, W) or (B, H, W, 3)",
+            hint=f"it is {origin.text()}" if (origin := Origin.of(model, str(path))) else "",
         )
     layout = _layout(shapes[0], layout, path)
     height, width = shapes[0][2:] if layout == "nchw" else shapes[0][1:3]
@@ -183,40 +188,6 @@ def _size(height: int | None, width: int | None, asked: Size | None, path: Path)
     if asked is not None and tuple(asked) != (height, width):
         raise WeightsError(f"the file is for {height}x{width}, asked for {asked[0]}x{asked[1]}", where=str(path))
     return height, width
-
-
-def _load(path: Path) -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingPackage("an ONNX network", "onnx", _INSTALL) from error
-    if not path.is_file():
-        raise WeightsError("no such file", where=str(path))
-    try:
-        model = onnx.load(path, load_external_data=False)
-        filled = bool(model.graph.node)
-    except Exception as error:  # protobuf's decoding error, whatever its version calls it
-        raise WeightsError("not an ONNX file", where=str(path)) from error
-    if not filled:
-        raise WeightsError("not an ONNX file: the graph is empty", where=str(path))
-    if (outside := onnx_graph.external_data(model)) is not None:
-        what = "refused: its tensor '{}' lies in another file, '{}', which was not opened".format(*outside)
-        raise WeightsError(what, where=str(path), hint="save it as one file")
-    return model
-
-
-def _session(model: Any, path: Path, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingPackage("an ONNX network", "onnxruntime", _INSTALL) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # errors only; its warnings are about graph style
-    try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exception classes share no public base
-        raise WeightsError(f"onnxruntime cannot open it: {str(error)[:300]}", where=str(path)) from error
 
 
 VARIANTS = (

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
+from harness.export.contract import ExportPart
+from harness.method import EARLY_EXIT_KNOBS, Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.pose.skeletons import SKELETONS
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts import vit, vit_names
@@ -30,39 +31,22 @@ from methods.parts.losses import mse
 from methods.parts.oks_target import biased_oks, biased_pck, peaks, quality_error
 from methods.parts.sharpose import CoarseStage, TokenHead, TrunkSize, TwoStageTrunk
 from methods.parts.sharpose_cost import TwoStageCost
+from methods.parts.sharpose_export import CoarseGraph, FineGraph
 from methods.parts.sharpose_files import fitted, from_vitpose
 from methods.parts.vit_start import start_from_scratch
 
 __all__ = ["VARIANTS", "SHaRPose"]
 
 _QUALITY_WEIGHT = 0.03
+_GLUE = "methods/parts/sharpose_onnx.py"
 
 _ALPHA = Knob(
     "alpha", "run", None, "share of regions seen in full resolution; default: published", low=0, high=1, low_open=True
 )
-_THRESHOLD = Knob(
-    "quality_threshold",
-    "select",
-    None,
-    "predicted quality from which a person leaves after the coarse stage: a number, 'always' (refine everybody) or "
-    "'never'; default: published",
-    low=-math.inf,
-    words=("always", "never"),
-)
-_EXIT_RATE = Knob(
-    "exit_rate",
-    "select",
-    None,
-    "share of forwards that leave after the coarse stage; becomes the highest quality threshold at which at least "
-    "this share of those measured leaves",
-    low=0,
-    high=1,
-    excludes=("quality_threshold",),
-)
+_THRESHOLD = EARLY_EXIT_KNOBS[0]
 _KNOBS = (
     _ALPHA,
-    _THRESHOLD,
-    _EXIT_RATE,
+    *EARLY_EXIT_KNOBS,
     Knob("quality", "build", "gelu", "output of the quality predictor", ("gelu", "sigmoid", "abs")),
     Knob("quality_target", "build", "oks", "what predicted quality is trained towards", ("oks", "pck")),
     Knob(
@@ -246,6 +230,25 @@ class SHaRPose(nn.Module):
     def as_published_macs(self, trace: Trace) -> np.ndarray:
         """(B,) int64, what the official forward does for the same persons (card, 6)."""
         return self.cost.as_published(trace)
+
+    def export_parts(self, settings: Mapping[str, Any]) -> list[ExportPart]:
+        """The two stages; what joins them, and takes any alpha and threshold, is parts/sharpose_onnx.py."""
+        alpha, threshold = self._read(settings).alpha, settings.get("quality_threshold")
+        facts = {"alpha": alpha, "quality_threshold": self.quality_threshold if threshold is None else threshold}
+        coarse = CoarseGraph(self.backbone, self.keypoint_head, self.quality_kind == "abs")
+        fine = FineGraph(self.backbone, self.keypoint_head)
+
+        def images(batch: int) -> dict[str, Tensor]:
+            generator = torch.Generator().manual_seed(batch)
+            return {"images": torch.randn((batch, 3, *self.input_size), generator=generator)}
+
+        def tokens(batch: int) -> dict[str, Tensor]:
+            return fine.example(images(batch)["images"], alpha)
+
+        return [
+            ExportPart("coarse", coarse, images, coarse.outputs, facts=facts, used_by=_GLUE),
+            ExportPart("fine", fine, tokens, fine.outputs, FineGraph.open_axes, facts, used_by=_GLUE),
+        ]
 
     def losses(self, batch: TrainBatch, progress: Progress) -> dict[str, Tensor]:
         """Heatmap errors of both stages, everybody refined, and after `quality_start` the quality (card, 3)."""

@@ -65,6 +65,7 @@ VERBS: dict[str, _Verb] = {
     ),
     "predict": _Verb("harness.cli.predict", "predict", "Poses on photographs: COCO-format JSON and drawn pictures."),
     "train": _Verb("harness.cli.train", "train", "Train a variant; writes safetensors and a resumable state."),
+    "export": _Verb("harness.cli.export", "export", "A network as an ONNX file that gives the same numbers."),
     "weights": _Verb("harness.cli.weights", "app", "Look into checkpoint files and convert them."),
     "data": _Verb("harness.cli.data", "app", "Make the synthetic set; check a data set before hours are spent."),
     "store": _Verb("harness.cli.store", "app", "Bring in the records of another machine; free space."),

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import provenance
-from harness.method import Variant, find_variant
+from harness.method import PoseProtocol, Variant, find_variant
+from harness.pose.codecs import check_codec
 from harness.records.store import Record
 from harness.suite.schema import Cell
 from harness.train.checkpoints import open_variant, wanted_protocol
@@ -74,14 +75,22 @@ class Row:
 
 
 def fitted(cell: Cell, weights: Path | None) -> Row:
-    """The row of a cell; what the suite leaves open follows the weights: colour order, an ONNX file's input size."""
+    """The row of a cell; what the suite leaves open follows the weights: the colour order, of an ONNX file the input
+    size, of an exported one the whole protocol."""
     variant = find_variant(cell.variant)
     if weights is not None:
-        wishes = {n: v for n, v in wanted_protocol(variant, weights).items() if n not in cell.chosen}
-        update: dict[str, Any] = {"protocol": cell.protocol.model_copy(update=wishes)}
-        if variant.open_file is not None and "input_size" not in cell.chosen:
-            update["input_size"] = open_variant(variant, weights, **cell.build)[0].input_size
-        cell = cell.model_copy(update=update)
+        update: dict[str, Any] = {}
+        if variant.open_file is not None:
+            size = cell.input_size if "input_size" in cell.chosen else None
+            network, report = open_variant(variant, weights, input_size=size, **cell.build)
+            wanted, update = (report.protocol if report else {}), {"input_size": network.input_size}
+        else:
+            wanted = wanted_protocol(variant, weights)
+        wishes = {name: value for name, value in wanted.items() if name not in cell.chosen}
+        protocol = PoseProtocol.model_validate({**cell.protocol.model_dump(), **wishes})
+        if variant.paradigm == "top-down":
+            check_codec(protocol.codec, protocol.decoder)
+        cell = cell.model_copy(update={**update, "protocol": protocol})
     return Row(cell, variant, weights)
 
 

@@ -155,8 +155,9 @@ class Session:
         cell, variant = row.cell, row.variant
         if variant.open_file is not None:
             size = cell.input_size if "input_size" in cell.chosen else None
-            return open_variant(variant, weights, input_size=size, **cell.build)[0]
-        options = {"num_joints": self.joints(row), "input_size": cell.input_size, **cell.build}
+            options: dict[str, Any] = {"input_size": size, **cell.build}
+        else:
+            options = {"num_joints": self.joints(row), "input_size": cell.input_size, **cell.build}
         network, report = open_variant(variant, weights, **options)
         if report is not None:
             self._notes[self._network(row)] = list(report.notes)

@@ -20,7 +20,7 @@ from harness.provenance import PROJECT, stamp
 from harness.suite.file import named_value
 from harness.suite.schema import BoxesFrom, Cell, DataSpec, TrainData, TrainSpec
 
-__all__ = ["QUICKSTART", "Sources", "assignments", "inside", "synthetic_folder"]
+__all__ = ["QUICKSTART", "Sources", "assignments", "inside", "own_weights", "synthetic_folder"]
 
 QUICKSTART = PROJECT / "results" / "quickstart"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".onnx")
@@ -189,8 +189,13 @@ class Sources:
             if not path.is_file():
                 raise WeightsError("there is no such weights file", where=cell.weights)
             return path
-        found = [p for s in _SUFFIXES if (p := QUICKSTART / f"{cell.variant}{s}").is_file()]
-        return found[0] if found else None
+        return own_weights(cell.variant)
+
+
+def own_weights(variant: str) -> Path | None:
+    """The project's own weights of a variant, None where it has none: the tiny ones have."""
+    found = [p for s in _SUFFIXES if (p := QUICKSTART / f"{variant}{s}").is_file()]
+    return found[0] if found else None
 
 
 def data_key(spec: DataSpec, dataset: Dataset, boxes: Boxes) -> dict[str, str]:

@@ -153,8 +153,6 @@ def wanted_protocol(variant: Variant, path: Path) -> dict[str, Any]:
 
     Their layout says so (weights of another code line expect another colour order), or their own metadata.
     """
-    if variant.open_file is not None:
-        return {}
     state, metadata = read(path)
     own = _own_protocol(variant, metadata, str(path))
     if not any(layout.protocol for layout in variant.layouts):
@@ -185,13 +183,13 @@ def open_variant(
     """A network of `variant` with the weights at `path` (None: the random start of `seed`), in evaluation mode.
 
     Without `num_joints` it is what the file has, 17 where nothing tells. A method that is a file is opened
-    from it.
+    from it, with a report where the file says where it comes from (`predictor.origin`).
     """
     if variant.open_file is not None:
         if path is None:
             raise UserError(f"{variant.name} is a file", hint=f"give it: --weights {variant.name}=FILE")
         size = {"input_size": input_size} if input_size else {}
-        return variant.open_file(path, **size, **build_knobs), None
+        return _opened(variant.open_file(path, **size, **build_knobs), path)
     assert variant.build is not None
     options = {"input_size": input_size or variant.input_size, **build_knobs}
     if num_joints is None and path is not None:
@@ -203,6 +201,14 @@ def open_variant(
     if isinstance(predictor, nn.Module):
         predictor.eval()
     return predictor, report
+
+
+def _opened(predictor: Predictor, path: Path) -> tuple[Predictor, LoadReport | None]:
+    """A method that is a file, and what the file says of the protocol and of its origin."""
+    origin = getattr(predictor, "origin", None)
+    if origin is None:
+        return predictor, None
+    return predictor, LoadReport("exported", protocol=origin.protocol, notes=(origin.text(),), sha256=sha256(path))
 
 
 class _Asked(NamedTuple):

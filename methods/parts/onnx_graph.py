@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ _OWN_DOMAINS = ("", "ai.onnx")
 
 class UncountableError(Exception):
     """The work of an operator is not known."""
+
+
+class _UnknownShape(UncountableError):
+    """Because the shape of what it works on is not."""
 
 
 def graph_inputs(model: ModelProto) -> list[ValueInfoProto]:
@@ -72,16 +78,17 @@ def set_batch(model: ModelProto, batch: int | None) -> ModelProto:
     return set_shape(model, (batch, *shape[1:]))
 
 
-def set_shape(model: ModelProto, shape: tuple[int | None, ...]) -> ModelProto:
-    """A copy whose input has that shape (None: open), with every shape that follows from it forgotten."""
+def set_shape(model: ModelProto, *shapes: tuple[int | None, ...]) -> ModelProto:
+    """A copy whose inputs have these shapes (None: open), with every shape that follows from them forgotten."""
     copy = type(model)()
     copy.CopyFrom(model)
-    for i, (dim, size) in enumerate(zip(graph_inputs(copy)[0].type.tensor_type.shape.dim, shape, strict=True)):
-        dim.Clear()
-        if size is None:
-            dim.dim_param = f"open{i}"
-        else:
-            dim.dim_value = size
+    for value, shape in zip(graph_inputs(copy), shapes, strict=True):
+        for i, (dim, size) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=True)):
+            dim.Clear()
+            if size is None:
+                dim.dim_param = f"open{i}"
+            else:
+                dim.dim_value = size
     del copy.graph.value_info[:]
     for output in copy.graph.output:
         output.type.tensor_type.ClearField("shape")
@@ -100,22 +107,46 @@ def count_params(model: ModelProto) -> int:
     return sum(math.prod(w.dims) for w in weights)
 
 
-def count_macs(model: ModelProto, shape: tuple[int, ...]) -> int:
-    """Multiply-accumulates of convolutions and matrix products for one input of `shape`.
+def count_macs(model: ModelProto, *shapes: tuple[int, ...]) -> int:
+    """Multiply-accumulates of convolutions and matrix products for inputs of these shapes.
 
     Raises UncountableError for an operator that multiplies matrices and has no rule here, or whose shapes the
     graph does not determine.
     """
+    fixed = set_shape(model, *shapes)
+    try:
+        return _graph_macs(fixed)
+    except _UnknownShape:
+        return _graph_macs(_folded(fixed))
+
+
+def _graph_macs(model: ModelProto) -> int:
     from onnx import shape_inference
 
-    fixed = shape_inference.infer_shapes(set_shape(model, shape), data_prop=True)
-    graph = fixed.graph
+    graph = shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {v.name: shape_of(v) for v in (*graph.input, *graph.value_info, *graph.output)}
     shapes |= {w.name: tuple(w.dims) for w in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
             shapes[node.output[0]] = next((tuple(a.t.dims) for a in node.attribute if a.name == "value"), (None,))
     return sum(_node_macs(node, shapes) for node in graph.node)
+
+
+def _folded(model: ModelProto) -> ModelProto:
+    """`model` with the sizes that it computes from shapes put in as numbers, by onnxruntime; no operator is fused."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception:  # onnxruntime's own exception classes share no public base
+            return model
+        return onnx.load(options.optimized_model_filepath, load_external_data=False)
 
 
 def _node_macs(node: NodeProto, shapes: dict[str, tuple[int | None, ...]]) -> int:
@@ -135,5 +166,5 @@ def _node_macs(node: NodeProto, shapes: dict[str, tuple[int | None, ...]]) -> in
 def _known(name: str, shapes: dict[str, tuple[int | None, ...]], node: NodeProto) -> tuple[int, ...]:
     shape = shapes.get(name, (None,))
     if any(size is None for size in shape):
-        raise UncountableError(f"shape of '{name}' at operator {node.op_type} ('{node.name}')")
+        raise _UnknownShape(f"shape of '{name}' at operator {node.op_type} ('{node.name}')")
     return tuple(size for size in shape if size is not None)

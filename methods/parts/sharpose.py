@@ -105,7 +105,7 @@ class TwoStageTrunk(nn.Module):
         """(B, 3, H, W) -> the coarse stage of every person."""
         small = F.interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=False)
         inputs = self.patch_embed(small) + self.pos_embed_list[0]  # (B, N1, D)
-        tokens = torch.cat([self.quality_token, self.keypoint_tokens], dim=1).expand(len(images), -1, -1)
+        tokens = torch.cat([self.quality_token, self.keypoint_tokens], dim=1).expand(images.shape[0], -1, -1)
         x, score = self._scored_blocks(torch.cat([tokens, inputs], dim=1))  # (B, 1 + K + N1, D)
         quality, keypoints, features = self.norm(x).split([1, self.joints, inputs.shape[1]], dim=1)
         return CoarseStage(inputs, features, keypoints, self.quality_predictor(quality[:, 0]), score)
@@ -133,13 +133,18 @@ class TwoStageTrunk(nn.Module):
     def fine(self, patches: Tensor, coarse: CoarseStage, alpha: float) -> tuple[Tensor, Tensor | None]:
         """Keypoint tokens (B, K, D) after the fine stage; with `replace_oks` also their quality."""
         kept, dropped = self.choose(coarse.score, alpha)
+        return self.refine(patches, kept, _take(coarse.features, kept), _take(coarse.inputs, dropped))
+
+    def refine(self, patches: Tensor, kept: Tensor, features: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`fine` of regions that were gathered: indices (B, k) and coarse outputs (B, k, D) of the `kept`, coarse
+        inputs (B, N1 - k, D) of the others."""
         # the coarse outputs are only ever used where a region was kept, so the others are not computed
-        reuse = self.reuse_block(_take(coarse.features, kept)).repeat(1, 4, 1)  # (B, 4k, D)
+        reuse = self.reuse_block(features).repeat(1, 4, 1)  # (B, 4k, D)
         # QUIRK: the stage starts from the learned keypoint tokens, not from the coarse stage's results, and dropped
         # regions are the *embedded* coarse patches, before any block: trained so.
         tokens = torch.cat([self.quality_token, self.keypoint_tokens], dim=1)[:, 0 if self.replace_oks else 1 :]
         refined = _take(patches, self.fine_patches(kept)) + reuse
-        x = torch.cat([tokens.expand(len(patches), -1, -1), refined, _take(coarse.inputs, dropped)], dim=1)
+        x = torch.cat([tokens.expand(patches.shape[0], -1, -1), refined, inputs], dim=1)
         for block in self.blocks:
             x = block(x)
         x = self.norm(x[:, : tokens.shape[1]])
