@@ -154,7 +154,7 @@ def _unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, s
             expected="named tensors",
         )
     inner = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), content)
-    state = {str(k): _tensor(v) for k, v in inner.items() if isinstance(v, Tensor | np.ndarray)}
+    state = {str(k): _tensor(v, str(k), path) for k, v in inner.items() if isinstance(v, Tensor | np.ndarray)}
     if not state:
         raise WeightsError("not a checkpoint: no tensors in it", where=str(path), expected="named tensors")
     if all(key.startswith("module.") for key in state):
@@ -166,8 +166,14 @@ def _unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, s
     return state, {str(k): str(v) for k, v in beside.items() if isinstance(v, str | int | float)}
 
 
-def _tensor(value: Tensor | np.ndarray) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+def _tensor(value: Tensor | np.ndarray, name: str, path: Path) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
+    except TypeError:
+        what = f"{name} is an array of {value.dtype}"
+        raise WeightsError(what, where=str(path), expected="arrays of numbers") from None
 
 
 def _refuse(path: Path, name: str) -> NoReturn:
