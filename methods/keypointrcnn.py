@@ -33,6 +33,7 @@ from methods.parts.rcnn import (
     proposal_macs,
     pyramid_macs,
 )
+from methods.parts.rcnn_regions import refuse_huge
 from methods.parts.resnet import DEPTHS, ResNet
 
 __all__ = ["VARIANTS", "KeypointRCNN"]
@@ -98,7 +99,7 @@ class KeypointRCNN(nn.Module):
         named = {f"feat_p{i}": level for i, level in enumerate(maps.values(), start=2)}
         if rois is None:
             return named | named_outputs(self._persons(batch, maps))
-        heads = self.network.roi_heads
+        rois, heads = refuse_huge(rois), self.network.roi_heads
         first = {name: level[:1] for name, level in maps.items()}
         features = heads.keypoint_roi_pool(first, [rois], batch.image_sizes[:1])
         logits = heads.keypoint_predictor(heads.keypoint_head(features))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNPredictor
 
-from harness.errors import UserError, WeightsError
+from harness.errors import WeightsError
 from harness.method import Knob, Layout, OneStageOutput, PoseProtocol, Size, Trace, Variant
 from harness.train.recipes import ImageAugmentation, ImageBatch, Progress, Recipe
 from methods.parts import rcnn_names as names
@@ -33,13 +33,12 @@ from methods.parts.rcnn import (
 )
 from methods.parts.rcnn_boxes import BoxBranch, Positives, targets_of
 from methods.parts.rcnn_keypoints import SIZE, decoded, keypoint_head, keypoint_head_macs, keypoint_loss
-from methods.parts.rcnn_regions import beyond_edges, enlarged, pooled
+from methods.parts.rcnn_regions import beyond_edges, enlarged, pooled, refuse_huge
 from methods.parts.resnet import BasicBlock
 
 __all__ = ["VARIANTS", "Changes", "MaskRCNN"]
 
 _AT_ONCE = 128  # regions in one forward of the keypoint head, when not training
-_LONGEST = 1 << 13  # side of a region, in pixels
 _SCORE, _PROPOSALS = 0.05, 1000
 
 
@@ -156,11 +155,7 @@ class KeypointBranch(nn.Module):
 
     def regions(self, boxes: Sequence[Tensor]) -> list[Tensor]:
         """What of the image the branch looks at for each box. UserError for one that no machine could decode."""
-        regions = [enlarged(one, self.changes.enlarge) for one in boxes]
-        for one in regions:
-            if len(one) and float((one[:, 2:] - one[:, :2]).max()) > _LONGEST:
-                raise UserError("a box is too large for its heatmap", expected=f"sides of at most {_LONGEST} pixels")
-        return regions
+        return [refuse_huge(enlarged(one, self.changes.enlarge)) for one in boxes]
 
     def features(self, maps: Sequence[Tensor], regions: Sequence[Tensor]) -> Tensor:
         """(N, C, 14, 14)."""

@@ -18,17 +18,16 @@ from harness.run.timed_poses import LARGEST_PX, NO_POSES, first_scored, found_di
 __all__ = ["apart", "image_pose_difference", "scored_persons"]
 
 _SAME_BOX_PX = 1.0  # boxes of the same person are no further apart
-_NOISE, _DRAWS = 1e-5, 3  # of the largest input value
-_LEVEL = 0.005
+_NOISE, _DRAWS = 1e-5, 16  # of the largest input value, at most so often: two level cells escape one draw in two
 
 
 def image_pose_difference(session: Session, rows: Sequence[Row], call: TimedImages) -> dict[str, Any]:
     """`pose_difference_px` of a timed call and the stored pass of the first of `rows` that has one, or the reason.
 
     Joints that the least noise moves by more than LARGEST_PX, and persons who come and go with it, tell nothing and
-    are counted as undecided. A joint is the best cell of a map, which jumps where two cells are level, and a few draws
-    of noise do not show every such joint: a share of `_LEVEL` of the others may jump too, and counts with them. Raises
-    MeasurementError when more float32 joints differ by more than LARGEST_PX.
+    are counted as undecided: a joint is the best cell of a map, which jumps where two cells are level. Noise is drawn
+    until every joint that differs is one of these, or `_DRAWS` times. Raises MeasurementError when another float32
+    joint differs by more than LARGEST_PX.
     """
     scored_row = first_scored(rows, lambda row: image_pass(session, row))
     if scored_row is None:
@@ -40,12 +39,11 @@ def image_pose_difference(session: Session, rows: Sequence[Row], call: TimedImag
         return {"pose_difference_px": None, "pose_difference_reason": "nobody was found while timing"}
     gaps = np.concatenate([apart(one, other) for one, other, _ in pairs])
     certain = np.ones(gaps.shape, dtype=bool)
-    for draw in range(_DRAWS if gaps.max() > LARGEST_PX else 0):
+    for draw in range(_DRAWS):
+        if not (certain & (gaps > LARGEST_PX)).any():
+            break
         shaken = call.found(noise=_NOISE, seed=draw)
         certain &= np.concatenate([apart(one, shaken[at]) for one, _, at in pairs]) <= LARGEST_PX
-    jumped = certain & (gaps > LARGEST_PX)
-    if jumped.sum() <= _LEVEL * certain.sum():
-        certain &= ~jumped
     largest = float(gaps[certain].max()) if certain.any() else 0.0
     return found_difference(row, largest, int(certain.any(axis=1).sum()), int((~certain).sum()))
 

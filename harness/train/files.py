@@ -151,8 +151,9 @@ def _tensor(value: Tensor | Array, name: str, path: Path) -> Tensor:
     if isinstance(value, Array):
         try:
             return torch.from_numpy(value.values.astype(value.values.dtype.newbyteorder("=")))
-        except TypeError as error:  # texts
-            _broken(path, error)
+        except TypeError:
+            what = f"{name[:100]} is an array of {value.values.dtype}"
+            raise WeightsError(what, where=str(path), expected="arrays of numbers") from None
     plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
     if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
         # one stored number can be a tensor of any size; whoever copies it fills the memory

@@ -81,7 +81,8 @@ def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """torchvision's names -> ours, which have `network.` before them.
 
     QUIRK: torchvision runs its published weights, whose norms are frozen, without the norm's epsilon. Our norm adds
-    it, so it is taken off the stored variance. Files with counters are of trainable norms, which do have it. Files
+    it, so it is taken off the stored variance; of a smaller variance than that (a dead channel: 1e-44 is met) nothing
+    is left, and the scale makes up for it. Files with counters are of trainable norms, which do have it. Files
     from before torchvision 0.13 lack the `.0` of single convolutions.
     """
     frozen = not any(key.endswith("num_batches_tracked") for key in state)
@@ -91,7 +92,14 @@ def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         key = re.sub(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2", key)
         key = re.sub(r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1", key)
-        own[f"network.{key}"] = value - _EPS if frozen and key.endswith("running_var") else value
+        own[f"network.{key}"] = value
+    for key in [key for key in own if frozen and key.endswith("running_var")]:
+        variance, scale = own[key], key.replace("running_var", "weight")
+        own[key] = (variance - _EPS).clamp(min=0)
+        small = variance < _EPS
+        if scale in own and bool(small.any()):
+            factor = (_EPS / variance.double()).sqrt().to(variance.dtype)
+            own[scale] = torch.where(small, own[scale] * factor, own[scale])
     return own
 
 

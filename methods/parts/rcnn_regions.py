@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-__all__ = ["beyond_edges", "enlarged", "pooled"]
+from harness.errors import UserError
 
+__all__ = ["beyond_edges", "enlarged", "pooled", "refuse_huge"]
+
+_LONGEST = 1 << 13  # side of a region, in pixels
 _STRIDES = (4, 8, 16, 32)  # of p2 to p5
 
 
@@ -21,6 +24,14 @@ def enlarged(boxes: Tensor, factor: float) -> Tensor:
     """(n, 4), grown by `factor` in width and height about their centres, not clipped (card 2.2)."""
     grow = (boxes[:, 2:] - boxes[:, :2]) * ((factor - 1) / 2)
     return torch.cat([boxes[:, :2] - grow, boxes[:, 2:] + grow], dim=1)
+
+
+def refuse_huge(regions: Tensor) -> Tensor:
+    """`regions` (n, 4). UserError for one whose heatmap, resized to its pixels, no machine could hold."""
+    # a box at the end of float32 has no finite extent, and no comparison holds for a nan
+    if not bool(((regions[:, 2:] - regions[:, :2]) <= _LONGEST).all() and torch.isfinite(regions).all()):
+        raise UserError("a box is too large for its heatmap", expected=f"sides of at most {_LONGEST} pixels")
+    return regions
 
 
 def beyond_edges(boxes: Sequence[Tensor], canvas: tuple[int, int]) -> Tensor:

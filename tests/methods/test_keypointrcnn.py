@@ -107,6 +107,12 @@ def test_features_and_keypoints_of_given_regions(ours):
     assert tuple(found["feat_p6"].shape) == (2, 256, 2, 2)
 
 
+@pytest.mark.parametrize("end", [20_000.0, 3e38])
+def test_a_region_that_no_machine_could_decode_is_refused(ours, end):
+    with pytest.raises(UserError, match="too large"), torch.inference_mode():
+        ours.forward_raw(torch.stack(_images()), settings={}, rois=torch.tensor([[-end, 0.0, end, end]]))
+
+
 def test_names_of_detectron2s_arithmetic_are_not_its_own():
     with torch.device("meta"):
         other = find_variant("maskrcnn_r50").build().state_dict()

@@ -455,6 +455,14 @@ def test_a_region_that_no_machine_could_decode_is_refused(tiny):
         tiny.forward_raw(torch.stack(_images((64, 64))), settings={}, rois=torch.tensor([[0.0, 0.0, 1e6, 1e6]]))
 
 
+@pytest.mark.parametrize("enlarge", [0.5, 1.0, 1.3])
+def test_a_region_at_the_end_of_float32_is_refused_too(enlarge):
+    network, end = _build(enlarge=enlarge).eval(), 3e38  # its extent is infinite, and growing it gives a nan
+    for box in ([-end, 0.0, end, 10.0], [-end, -end, end, end]):
+        with pytest.raises(UserError, match="too large"), torch.inference_mode():
+            network.forward_raw(torch.stack(_images((64, 64))), settings={}, rois=torch.tensor([box]))
+
+
 def test_bfloat16_runs_with_boxes_in_float32(tiny):
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         output = tiny.predict(_images((64, 64)), {})[0]

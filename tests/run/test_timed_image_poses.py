@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
+
+from harness.errors import MeasurementError
 from harness.passes.predict_images import Persons
+from harness.run import timed_image_poses
 from harness.run.timed_image_poses import apart, scored_persons
 
 
@@ -42,3 +47,42 @@ def test_a_stored_pass_is_taken_apart_by_image():
     }
     parts = scored_persons(found)
     assert [len(parts[i].scores) for i in (0, 3, 4)] == [0, 2, 1]
+
+
+class _Call:
+    """Two persons; noise moves the first one's nose in every fourth draw, as where two cells are level."""
+
+    def __init__(self):
+        self.draws = 0
+
+    def found(self, noise=0.0, seed=0):
+        self.draws += noise > 0
+        return {0: _nose_moved(40.0) if noise and seed % 4 == 3 else persons(0, 50)}
+
+
+def _nose_moved(pixels, person=0):
+    moved = persons(0, 50)
+    moved.keypoints[person, 0, 0] += pixels
+    return moved
+
+
+def _difference(monkeypatch, call, scored):
+    row = SimpleNamespace(cell=SimpleNamespace(run={"dtype": "float32"}, label="a row"))
+    monkeypatch.setattr(timed_image_poses, "first_scored", lambda rows, find: (row, None))
+    monkeypatch.setattr(timed_image_poses, "scored_persons", lambda found: {0: scored})
+    return timed_image_poses.image_pose_difference(None, [row], call)
+
+
+def test_noise_is_drawn_until_it_shows_the_joints_that_jump(monkeypatch):
+    call = _Call()
+    found = _difference(monkeypatch, call, _nose_moved(40.0))
+    assert found["pose_joints_undecided"] == 1 and found["pose_difference_px"] == 0 and call.draws == 4
+    call = _Call()
+    assert _difference(monkeypatch, call, _nose_moved(0.05))["pose_joints_undecided"] == 0 and call.draws == 0
+
+
+def test_one_joint_that_no_noise_moves_is_an_error(monkeypatch):
+    with pytest.raises(MeasurementError, match="40 px"):
+        _difference(monkeypatch, _Call(), _nose_moved(40.0, person=1))
+    with pytest.raises(MeasurementError, match="inf px"):
+        _difference(monkeypatch, _Call(), persons(0))

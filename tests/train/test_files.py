@@ -91,6 +91,18 @@ def test_a_pickle_of_plain_arrays_is_read(tmp_path, protocol):
     assert _equal(state) and metadata == {"__author__": "somebody"}
 
 
+@pytest.mark.parametrize("array", [np.array([1, "x", None], object), np.array(["x"]), np.zeros(2, [("x", "f4")])])
+def test_a_pickle_of_arrays_that_hold_no_numbers_is_refused(tmp_path, array):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"model": {"a": array}}))
+    with pytest.raises(WeightsError, match="a is an array of"):
+        read(tmp_path / "w.pkl")
+
+
+def test_arrays_of_the_other_byte_order_are_read(tmp_path):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"a": np.arange(3, dtype=">f4")}))
+    assert torch.equal(read(tmp_path / "w.pkl")[0]["a"], torch.arange(3.0))
+
+
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "safetensors"])
 def test_a_truncated_file_is_named_as_damaged(tmp_path, kind):
     path = tmp_path / "w"

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from torchvision.ops import FrozenBatchNorm2d
 
 from methods.parts import rcnn_names as names
 
@@ -63,6 +64,19 @@ def test_torchvisions_published_variance_is_without_epsilon_and_comes_back():
     assert torch.allclose(own["network.backbone.body.bn1.running_var"], torch.ones(3) - 1e-5, atol=1e-7)
     back = names.to_torchvision(own)
     assert back.keys() == published.keys() and torch.allclose(back["backbone.body.bn1.running_var"], torch.ones(3))
+
+
+def test_a_frozen_norm_of_a_dead_channel_gives_what_torchvision_gives():
+    norm = {leaf: torch.full((5,), 0.5) for leaf in ("weight", "bias", "running_mean")}
+    norm["running_var"] = torch.tensor([1.0, 1.01e-5, 1e-7, 1e-12, 5.6e-45])
+    own = names.from_torchvision({f"backbone.body.bn1.{leaf}": value for leaf, value in norm.items()})
+    back = names.to_torchvision(own)
+    theirs, again, ours = FrozenBatchNorm2d(5, eps=0.0), FrozenBatchNorm2d(5, eps=0.0), FrozenBatchNorm2d(5)
+    theirs.load_state_dict(norm)
+    again.load_state_dict({name.rsplit(".", 1)[1]: value for name, value in back.items()})
+    ours.load_state_dict({name.rsplit(".", 1)[1]: value for name, value in own.items()})
+    x = torch.randn(1, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ours(x), theirs(x), rtol=1e-5) and torch.allclose(again(x), theirs(x), rtol=1e-5)
 
 
 def test_torchvisions_trained_norms_keep_their_variance_and_lose_their_counter():
