@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,11 @@ def predict_photographs(
     With `tokens` a second picture of each shows which regions of each person were refined, and what that changed.
     """
     runner, cell, trained_on = _runner(method, assignments, weights, device)
-    if trained_on.startswith("synthetic"):
-        progress.say(f"{method} was trained on the built-in drawn people: its poses on photographs mean little")
     whole = isinstance(runner, OneStageRunner)
     if whole and boxes is not None:
         raise UserError(f"{method} finds the persons itself", where=f"--boxes {boxes}", hint="leave --boxes out")
+    for remark in _remarks(trained_on, alone=not whole and boxes is None):
+        progress.say(f"{method} {remark}")
     if threshold is None:
         threshold = _JOINT_OF_A_MAP if whole else _JOINT
     if tokens:
@@ -101,6 +101,14 @@ def predict_photographs(
     write_atomically(out / "predictions.json", json.dumps(coco).encode())
     write_atomically(out / "results.json", json.dumps(_submitted(results, cell)).encode())
     return Written(out / "predictions.json", coco, pictures)
+
+
+def _remarks(trained_on: str, *, alone: bool) -> Iterator[str]:
+    """What a user should know of the poses. `alone`: a network that finds nobody has got no boxes."""
+    if trained_on.startswith("synthetic"):
+        yield "was trained on the built-in drawn people: its poses on photographs mean little"
+    if alone:
+        yield "finds nobody itself: without --boxes each photograph is taken as one person"
 
 
 def _submitted(results: Sequence[Mapping[str, Any]], cell: Cell) -> list[dict[str, Any]]:
