@@ -17,7 +17,7 @@ from harness.errors import UserError
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 _EXAMPLES = 3  # of each kind in the table; --json has all
 

@@ -124,11 +124,12 @@ def _row_of(rows: list[RowData], label: str, suite: str) -> int:
 
 def _entries(table: Table, row: RowData, at: int) -> Iterator[tuple[str, dict[str, str]]]:
     from reports.formats import entry
+    from reports.model import NOT_HERE
     from reports.origin import origin_of
 
     for value, column in zip(table.rows[at], table.columns):
         origin = origin_of(row, column.key)
-        if origin:
+        if origin and value.text != NOT_HERE:
             record = row.records[origin.record]
             made = {"record": f"{record.kind}-{record.id}", "field": origin.field}
             yield column.key, {"entry": entry(value, column), **made}
@@ -138,8 +139,10 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     """The answer for people."""
     if "entries" in answer:
         yield answer["row"]
-        for key, made in answer["entries"].items():
-            yield f"  {key:<22} {made['entry']:<24} {made['record']}, {made['field']}"
+        entries = answer["entries"]
+        wide = [max(map(len, texts), default=0) for texts in (entries, [made["entry"] for made in entries.values()])]
+        for key, made in entries.items():
+            yield f"  {key:<{wide[0]}}  {made['entry']:<{wide[1]}}  {made['record']}, {made['field']}"
         return
     if "row" in answer:
         yield f"{answer['row']}, {answer['column']}: {answer['entry']}"

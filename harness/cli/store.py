@@ -18,7 +18,7 @@ from harness.records.store import DEFAULT_FOLDER, Store
 
 __all__ = ["app", "gc", "merge"]
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 StoreFolder = Annotated[Path, typer.Option("--store", help="Folder of the records.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "convert", "inspect"]
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+_LONG = 200  # characters; a longer fact of a file is in --json
 
 
 @app.command()
@@ -56,6 +57,7 @@ def _text(found: dict[str, Any], state: Mapping[str, Tensor]) -> str:
         joints = f", {fit['joints']} joints" if fit["joints"] else ""
         lines.append(f"  {fit['variant']} ({fit['method']}), layout {fit['layout']}{joints}")
         lines += [f"    {kind}: {name}" for kind in ("ignored", "unexplained") for name in fit[kind]]
+    lines += [f"  {name}: {text}" for name, text in sorted(found["metadata"].items()) if len(text) < _LONG]
     if not found["fits"]:
         lines.append("  fits no variant; its first tensors are:")
         lines += [f"    {name} {tuple(value.shape)}" for name, value in list(state.items())[:10]]

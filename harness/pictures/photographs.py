@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -71,11 +71,11 @@ def predict_photographs(
     `workers` threads read, cut and draw; the network gets `batch` persons, or images of one size, at a time.
     """
     runner, cell, trained_on = _runner(method, assignments, weights, device)
-    if trained_on.startswith("synthetic"):
-        progress.say(f"{method} was trained on the built-in drawn people: its poses on photographs mean little")
     whole = isinstance(runner, OneStageRunner)
     if whole and boxes is not None:
         raise UserError(f"{method} finds the persons itself", where=f"--boxes {boxes}", hint="leave --boxes out")
+    for remark in _remarks(trained_on, alone=not whole and boxes is None):
+        progress.say(f"{method} {remark}")
     if tokens:
         check_refines(runner.predictor, method)
     album = open_album(files, boxes, workers)
@@ -98,6 +98,14 @@ def predict_photographs(
         _draw_regions(runner, cell, album, places, threshold) if tokens and isinstance(runner, TopDownRunner) else []
     )
     return Written(out / "predictions.json", coco, places + regions)
+
+
+def _remarks(trained_on: str, *, alone: bool) -> Iterator[str]:
+    """What a user should know of the poses. `alone`: a network that finds nobody has got no boxes."""
+    if trained_on.startswith("synthetic"):
+        yield "was trained on the built-in drawn people: its poses on photographs mean little"
+    if alone:
+        yield "finds nobody itself: without --boxes each photograph is taken as one person"
 
 
 def _predicted(

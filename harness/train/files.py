@@ -58,7 +58,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if head[:1] == b"\x80":
         return _unwrap(_read_pickle(path), path)
     raise WeightsError(
-        "not a checkpoint", where=str(path), expected="safetensors, a torch file or a pickle of plain arrays"
+        "not a checkpoint",
+        where=str(path),
+        expected="safetensors, a torch file or a pickle of plain arrays",
+        hint="the method `onnx` opens it: `paretopose cost onnx --weights FILE`" if path.suffix == ".onnx" else "",
     )
 
 

@@ -38,7 +38,7 @@ def content(
     rows: Sequence[RowData], table: Table, pictures: Sequence[Picture] = (), remarks: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The page's data, JSON-ready. `remarks`: what was passed over, said at the top."""
-    pool = Pool()
+    pool, table = Pool(), table.telling()
     grounds = [persons_of(row) if "accuracy" in row.records else None for row in rows]
     known = list(dict.fromkeys(ground for ground in grounds if ground))
     methods = list(dict.fromkeys(row.method for row in rows))

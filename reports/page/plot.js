@@ -100,7 +100,7 @@ function drawPlot() {
   const best = front(found);
   pointed = [...found].sort((a, b) => a.x[0] - b.x[0]);
   window.Plotly.react("plot", tracesOf(found, best), layoutOf(found, best), { responsive: true, displayModeBar: false });
-  byId("axis-note").textContent = axis() ? `${axis().title}: ${axis().note}. Bars: 95 % interval; for gmacs the 5th to 95th percentile of the persons. Dotted: Pareto front.${published(found).length ? " Hollow: published, same images and kind of boxes." : ""}${narrow() ? "" : " Drag to zoom, double-click to see all."}` : "";
+  byId("axis-note").textContent = axis() ? `${axis().title}: ${axis().note}. Bars: 95 % interval; for gmacs the 5th to 95th percentile of the ${axis().key === "gmacs_per_image" ? "images" : "persons"}. Dotted: Pareto front.${published(found).length ? " Hollow: published, same images and kind of boxes." : ""}${narrow() ? "" : " Drag to zoom, double-click to see all."}` : "";
 }
 
 function drawLegend() {

@@ -90,6 +90,8 @@ def test_people_read_every_section_and_what_has_none(store):
 def test_a_row_alone_lists_what_its_entries_are_made_of(store):
     shown = explain(store, "net_<b> a")
     assert "75.0 [70.0, 80.0]" in shown and f"accuracy-{accuracy_id(store)}, stats.AP.value" in shown
+    lines = shown.splitlines()[1:]
+    assert len({line.find(" accuracy-") for line in lines if " accuracy-" in line}) == 1 and "–" not in shown
 
 
 def test_one_field_of_a_record_is_shown_with_its_origin(store):

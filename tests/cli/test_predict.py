@@ -57,6 +57,7 @@ def test_weights_of_drawn_people_are_said_to_know_nothing_of_photographs(place, 
     words = ["predict", TINY, str(place / "people/val2017"), "--weights", str(tmp_path / "trained.safetensors")]
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0 and ("mean little" in done.stderr) is told
+    assert "taken as one person" in done.stderr
 
 
 def test_boxes_of_an_annotation_file_give_one_pose_each(place, tmp_path, call):

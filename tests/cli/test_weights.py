@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from harness.cli.weights import app
 from harness.errors import UserError, WeightsError
 from harness.method import find_variant
-from harness.train.checkpoints import read
+from harness.train.checkpoints import read, write
 
 NAME = "simplebaseline_r18"
 
@@ -39,6 +39,21 @@ def test_inspect_names_variant_layout_joints_and_parameters(checkpoint):
 def test_inspect_shows_the_tensors_of_a_file_that_fits_nothing(tmp_path):
     torch.save({"odd.weight": torch.ones(2, 3)}, tmp_path / "w.pth")
     assert "odd.weight (2, 3)" in _call("inspect", tmp_path / "w.pth").stdout
+
+
+def test_inspect_tells_the_command_that_made_a_file_and_keeps_long_facts_for_json(tmp_path):
+    facts = {"command": "paretopose train x", "recipe": "r" * 500}
+    write(tmp_path / "w.safetensors", {"odd.weight": torch.ones(2, 3)}, facts)
+    shown = _call("inspect", tmp_path / "w.safetensors").stdout
+    assert "command: paretopose train x" in shown and "rrr" not in shown
+    assert json.loads(_call("inspect", tmp_path / "w.safetensors", "--json").stdout)["metadata"] == facts
+
+
+def test_an_onnx_file_is_sent_to_the_method_that_opens_it(tmp_path):
+    (tmp_path / "w.onnx").write_bytes(b"\x08\x07")
+    with pytest.raises(WeightsError) as caught:
+        _call("inspect", tmp_path / "w.onnx")
+    assert "cost onnx --weights" in caught.value.hint
 
 
 def test_a_round_trip_over_another_layout_keeps_every_tensor(checkpoint, tmp_path):
