@@ -9,6 +9,7 @@ scored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,9 +127,10 @@ def run_image_pass(
             continue
         images = iter_images(dataset, indices, runner.scaling, workers=workers, missing=missing)
         found: dict[int, Persons] = {}
-        for group in by_size(images, batch):
-            found |= zip((image.index for image in group), runner.process(group, settings), strict=True)
-            advance(len(group))
+        with closing(images):
+            for group in by_size(images, batch):
+                found |= zip((image.index for image in group), runner.process(group, settings), strict=True)
+                advance(len(group))
         if found:
             save_arrays(file, _arrays(runner, dict(sorted(found.items()))))
 
