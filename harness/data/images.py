@@ -6,7 +6,7 @@ Sizes are (height, width); boxes x1 y1 x2 y2, continuous: an image of w pixels r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -126,7 +126,7 @@ def iter_images(
     *,
     workers: int = 2,
     missing: Literal["error", "skip"] = "error",
-) -> Iterator[WholeImage]:
+) -> Generator[WholeImage]:
     """The images `indices` of the dataset, read and scaled, in that order; `workers` threads read ahead.
 
     Raises DataError, with the image named, for a file that cannot be read or has another size than annotated;

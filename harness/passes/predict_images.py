@@ -9,6 +9,7 @@ scored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -132,13 +133,14 @@ def run_image_pass(
             advance(len(indices) - len(left))
             images = iter_images(dataset, left, runner.scaling, workers=workers, missing=missing)
             found: dict[int, Persons] = {}
-            for group in by_size(images, batch):
-                for _, persons in sparing.run(partial(_process, runner, settings, group), len(group)):
-                    found |= persons
-                advance(len(group))
-                if stopping.asked():
-                    save_arrays(part, _joined(runner, begun, found))
-                    stopping.check()
+            with closing(images):
+                for group in by_size(images, batch):
+                    for _, persons in sparing.run(partial(_process, runner, settings, group), len(group)):
+                        found |= persons
+                    advance(len(group))
+                    if stopping.asked():
+                        save_arrays(part, _joined(runner, begun, found))
+                        stopping.check()
             if not found and begun is None:
                 continue
             save_arrays(file, _joined(runner, begun, found))

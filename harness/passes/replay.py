@@ -204,7 +204,7 @@ def to_results(
         for row in group[_keep(chosen.keypoints[group], scores[group], areas[group], protocol, skeleton)]:
             results.append(_result(int(images[row]), chosen.keypoints[row], float(scores[row])))
             if protocol.results_with_bbox:
-                results[-1]["bbox"] = [float(v) for v in boxes.xywh[rows[row]]]
+                results[-1]["bbox"] = boxes.xywh[rows[row]].tolist()
     return results
 
 
@@ -221,6 +221,6 @@ def _result(image_id: int, keypoints: np.ndarray, score: float) -> dict[str, Any
     return {
         "image_id": image_id,
         "category_id": 1,
-        "keypoints": [float(v) for v in keypoints.reshape(-1)],
+        "keypoints": keypoints.reshape(-1).tolist(),
         "score": score,
     }

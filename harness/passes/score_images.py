@@ -41,11 +41,11 @@ def person_results(found: Pass, protocol: PoseProtocol, image_ids: Sequence[int]
         result: dict[str, Any] = {
             "image_id": image_ids[int(found["image"][row])],
             "category_id": 1,
-            "keypoints": [float(v) for v in found["keypoints"][row].reshape(-1)],
+            "keypoints": found["keypoints"][row].reshape(-1).tolist(),
             "score": float(found["scores"][row]),
         }
         if protocol.results_with_bbox:
-            result["bbox"] = [float(v) for v in _xywh(found["boxes"][row])]
+            result["bbox"] = _xywh(found["boxes"][row]).tolist()
         results.append(result)
     return results
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,16 @@ def test_a_killed_pass_goes_on_where_it_stopped(runner, dataset, tmp_path, monke
     assert sum(progress) == 7
     for name in whole:
         np.testing.assert_array_equal(parts[name], whole[name])
+
+
+def test_an_interrupted_pass_leaves_no_thread(runner, dataset, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    runner.process = interrupted
+    with pytest.raises(KeyboardInterrupt) as kept:
+        run_image_pass(runner, {}, tmp_path, dataset, workers=2)
+    assert kept.tb is not None and not [t for t in threading.enumerate() if t.name.startswith("images")]
 
 
 def test_the_batch_moves_nothing_and_never_mixes_sizes(runner, one_stage, tmp_path):
