@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from harness import provenance
-from harness.method import Variant, find_variant
+from harness.method import Size, Variant, find_variant
 from harness.records.store import Record
 from harness.suite.schema import Cell
 from harness.train.checkpoints import open_variant, wanted_protocol
@@ -77,12 +78,23 @@ def fitted(cell: Cell, weights: Path | None) -> Row:
     """The row of a cell; what the suite leaves open follows the weights: colour order, an ONNX file's input size."""
     variant = find_variant(cell.variant)
     if weights is not None:
-        wishes = {n: v for n, v in wanted_protocol(variant, weights).items() if n not in cell.chosen}
-        update: dict[str, Any] = {"protocol": cell.protocol.model_copy(update=wishes)}
+        file = (weights, provenance.stamp(weights) if weights.is_file() else ())
+        wishes = {n: v for n, v in _wishes(cell.variant, *file).items() if n not in cell.chosen}
+        update: dict[str, Any] = {"protocol": cell.protocol.model_copy(update=wishes)} if wishes else {}
         if variant.open_file is not None and "input_size" not in cell.chosen:
-            update["input_size"] = open_variant(variant, weights, **cell.build)[0].input_size
-        cell = cell.model_copy(update=update)
+            update["input_size"] = _size_of(cell.variant, *file, tuple(cell.build.items()))
+        cell = cell.model_copy(update=update) if update else cell
     return Row(cell, variant, weights)
+
+
+@lru_cache(maxsize=256)
+def _wishes(variant: str, weights: Path, stamp: tuple[int, ...]) -> dict[str, Any]:
+    return wanted_protocol(find_variant(variant), weights)
+
+
+@lru_cache(maxsize=256)
+def _size_of(variant: str, weights: Path, stamp: tuple[int, ...], build: tuple[tuple[str, Any], ...]) -> Size:
+    return open_variant(find_variant(variant), weights, **dict(build))[0].input_size
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
@@ -99,8 +111,13 @@ def code_of(stage: str, variant: Variant) -> str:
     """Fingerprint of the code that a stage runs for this variant."""
     origin = variant.build or variant.open_file
     assert origin is not None
+    return provenance.code(stage, _file_of(origin))
+
+
+@lru_cache(maxsize=256)
+def _file_of(origin: Callable[..., Any]) -> Path | None:
     file = inspect.getsourcefile(inspect.unwrap(getattr(origin, "func", origin)))
-    return provenance.code(stage, Path(file) if file else None)
+    return Path(file) if file else None
 
 
 def file_names(rows: list[Row]) -> dict[Row, str]:
