@@ -165,17 +165,17 @@ def test_a_signal_ends_a_run_after_the_batch_and_nothing_of_it_is_done_twice(ben
 
 
 def test_a_second_interrupt_ends_at_once(bench):
-    bench.before = lambda at, persons: os.kill(os.getpid(), signal.SIGINT)
+    bench.before = lambda at, persons: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)]
     with pytest.raises(KeyboardInterrupt), stopping.graceful():
         bench.run()
-    assert len(bench.sizes) == 2 and not list(bench.folder.rglob("*.tmp"))
+    assert len(bench.sizes) == 1 and not list(bench.folder.rglob("*.tmp"))
 
 
 def test_a_damaged_block_and_damaged_matches_are_set_aside_measured_again_and_told(bench, monkeypatch):
     monkeypatch.setattr(predict, "BLOCK", 8)
     rows = bench.run()
     before = bench.record(rows[0])
-    block = next((bench.folder / "records/passes").rglob("block-*.npz"))
+    block = min((bench.folder / "records/passes").rglob("block-*.npz"))
     matches = bench.folder / f"records/arrays/{before['id']}.npz"
     for path in (block, matches):
         data = bytearray(path.read_bytes())
