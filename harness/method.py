@@ -98,6 +98,7 @@ class PoseProtocol(BaseModel):
         return {name: fields[name] for name in PoseProtocol.fields_of(paradigm) if name not in unread}
 
     @staticmethod
+    @lru_cache(maxsize=2)
     def fields_of(paradigm: Paradigm) -> list[str]:
         """Names of the fields that have a meaning for networks of this paradigm."""
         if paradigm == "one-stage":

@@ -52,13 +52,14 @@ def content_id(value: Any) -> str:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, computed again when anything tells that it is another one."""
-    return _file_sha256(str(path.resolve()), *stamp(path))
+    return _file_sha256(str(path), *stamp(path))
 
 
 def stamp(path: Path) -> tuple[int, ...]:
-    """What changes with a file, whatever the clock does: number, size, times of content and of the entry."""
+    """What tells a file from others and changes with it, whatever the clock does: place, size, times of content and
+    entry."""
     stat = path.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @lru_cache(maxsize=256)
@@ -70,10 +71,12 @@ def _file_sha256(path: str, *stamp: int) -> str:
     return digest.hexdigest()
 
 
+@lru_cache(maxsize=1024)
 def code(stage: str, method_file: Path | None = None) -> str:
     """Fingerprint of the code that `stage` (predict, score, train, ...) runs, comments and layout left out.
 
-    The method counts with its own file and the parts that it imports: another method's change re-runs nothing.
+    The method counts with its own file and the parts that it imports: another method's change re-runs nothing. Looked
+    at once: what is edited while a process runs is not what it runs.
     """
     files = files_of(stage)
     if method_file:

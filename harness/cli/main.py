@@ -69,6 +69,7 @@ VERBS: dict[str, _Verb] = {
     "weights": _Verb("harness.cli.weights", "app", "Look into checkpoint files and convert them."),
     "data": _Verb("harness.cli.data", "app", "Make the synthetic set; check a data set before hours are spent."),
     "store": _Verb("harness.cli.store", "app", "Bring in the records of another machine; free space."),
+    "doctor": _Verb("harness.cli.doctor", "doctor", "What is missing on this machine, and how to get it."),
 }
 # fmt: on
 

@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from harness import provenance
-from harness.method import PoseProtocol, Variant, find_variant
+from harness.method import PoseProtocol, Size, Variant, find_variant
 from harness.pose.codecs import check_codec
 from harness.records.store import Record
 from harness.suite.schema import Cell
@@ -79,19 +80,29 @@ def fitted(cell: Cell, weights: Path | None) -> Row:
     size, of an exported one the whole protocol."""
     variant = find_variant(cell.variant)
     if weights is not None:
-        update: dict[str, Any] = {}
-        if variant.open_file is not None:
-            size = cell.input_size if "input_size" in cell.chosen else None
-            network, report = open_variant(variant, weights, input_size=size, **cell.build)
-            wanted, update = (report.protocol if report else {}), {"input_size": network.input_size}
-        else:
-            wanted = wanted_protocol(variant, weights)
+        stamp = provenance.stamp(weights) if weights.is_file() else ()
+        asked = cell.input_size if "input_size" in cell.chosen else None
+        size, wanted = _wanted(cell.variant, weights, stamp, asked, tuple(cell.build.items()))
         wishes = {name: value for name, value in wanted.items() if name not in cell.chosen}
-        protocol = PoseProtocol.model_validate({**cell.protocol.model_dump(), **wishes})
-        if variant.paradigm == "top-down":
-            check_codec(protocol.codec, protocol.decoder)
-        cell = cell.model_copy(update={**update, "protocol": protocol})
+        if wishes:
+            protocol = PoseProtocol.model_validate({**cell.protocol.model_dump(), **wishes})
+            if variant.paradigm == "top-down":
+                check_codec(protocol.codec, protocol.decoder)
+            cell = cell.model_copy(update={"protocol": protocol})
+        cell = cell.model_copy(update={"input_size": size or cell.input_size})
     return Row(cell, variant, weights)
+
+
+@lru_cache(maxsize=256)
+def _wanted(
+    name: str, weights: Path, stamp: tuple[int, ...], asked: Size | None, build: tuple[tuple[str, Any], ...]
+) -> tuple[Size | None, dict[str, Any]]:
+    """The input size that a file has, where files have one, and the fields of the protocol that it asks for."""
+    variant = find_variant(name)
+    if variant.open_file is None:
+        return None, wanted_protocol(variant, weights)
+    network, report = open_variant(variant, weights, input_size=asked, **dict(build))
+    return network.input_size, report.protocol if report else {}
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
@@ -108,8 +119,13 @@ def code_of(stage: str, variant: Variant) -> str:
     """Fingerprint of the code that a stage runs for this variant."""
     origin = variant.build or variant.open_file
     assert origin is not None
+    return provenance.code(stage, _file_of(origin))
+
+
+@lru_cache(maxsize=256)
+def _file_of(origin: Callable[..., Any]) -> Path | None:
     file = inspect.getsourcefile(inspect.unwrap(getattr(origin, "func", origin)))
-    return provenance.code(stage, Path(file) if file else None)
+    return Path(file) if file else None
 
 
 def file_names(rows: list[Row]) -> dict[Row, str]:

@@ -74,14 +74,14 @@ class Session:
     def dataset(self, row: Row) -> Dataset | None:
         """The data set of a row, read once; None when its root was not given."""
         spec = row.cell.data
-        if spec.model_dump_json() not in self._datasets:
-            self._datasets[spec.model_dump_json()] = self.sources.dataset(spec)
-        return self._datasets[spec.model_dump_json()]
+        if spec.text not in self._datasets:
+            self._datasets[spec.text] = self.sources.dataset(spec)
+        return self._datasets[spec.text]
 
     def inputs(self, row: Row) -> Inputs:
         """The persons of a row; rows with the same boxes share them."""
         spec, protocol = row.cell.data, row.cell.protocol
-        name = f"{spec.model_dump_json()} {protocol.box_cleaning} {protocol.box_score_threshold}"
+        name = f"{spec.text} {protocol.box_cleaning} {protocol.box_score_threshold}"
         if name not in self._inputs:
             dataset = self.dataset(row)
             if dataset is None:
@@ -119,7 +119,7 @@ class Session:
 
     def lose_files(self, row: Row, image_ids: Collection[int]) -> None:
         """Image files that a pass found missing, though they were there before: from now on keys say so."""
-        name = row.cell.data.model_dump_json()
+        name = row.cell.data.text
         before = self._datasets[name]
         assert before is not None
         self._datasets[name] = before.without_files(image_ids)

@@ -34,11 +34,10 @@ def expand(suite: Suite, marked: Marked | None = None) -> list[Cell]:
             _check_recipe(variant, suite.train.recipe, marked.where(("train", "recipe")) if marked else "")
         for seed in suite.seeds:
             for values in _design(suite.design, spec, where):
-                cell = _cell(suite, spec, variant, values, seed, where)
                 training = _training(suite.train, {**spec.set, **values}, where)
+                cells.append(_cell(suite, spec, variant, values, (index, seed, training), where))
                 if training is not None:
-                    _check_targets(variant, cell, training, where)
-                cells.append(cell.model_copy(update={"line": index, "train": training}))
+                    _check_targets(variant, cells[-1], training, where)
     return cells
 
 
@@ -159,8 +158,15 @@ def _design(design: str, spec: MethodSpec, where: _Where) -> Iterator[dict[str, 
 
 
 def _cell(
-    suite: Suite, spec: MethodSpec, variant: Variant, values: Mapping[str, Any], seed: int, where: _Where
+    suite: Suite,
+    spec: MethodSpec,
+    variant: Variant,
+    values: Mapping[str, Any],
+    origin: tuple[int, int, TrainSpec | None],
+    where: _Where,
 ) -> Cell:
+    """The cell of these swept values; `origin`: its method line, seed and training."""
+    line, seed, training = origin
     chosen = {**spec.set, **values}
     changes = _changes(suite, spec, chosen, where)
     _check_applying(variant, spec, chosen, where)
@@ -188,6 +194,8 @@ def _cell(
         weights=spec.weights,
         chosen=tuple(sorted({*changes, *({"input_size"} & chosen.keys())})),
         swept=dict(values),
+        line=line,
+        train=training,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,6 +60,11 @@ class DataSpec(_Frozen):
     """only the first N images"""
     missing: Literal["error", "skip"] = "error"
     """what to do about an image file that is not there"""
+
+    @cached_property
+    def text(self) -> str:
+        """All of it as one string, to tell specifications apart."""
+        return self.model_dump_json()
 
 
 class AccuracySpec(_Frozen):
