@@ -20,7 +20,6 @@ from harness.export.contract import Origin
 from harness.method import Knob, Size, TopDownOutput, Trace, Variant
 from methods.parts import onnx_graph
 from methods.parts.onnx_file import load, open_session
-from methods.parts.onnx_graph import UncountableError
 
 __all__ = ["VARIANTS", "OnnxNetwork", "open_file"]
 
@@ -62,7 +61,7 @@ class OnnxNetwork:
         if self._macs is None:
             try:
                 self._macs = onnx_graph.count_macs(self._model, self._shape(1))
-            except UncountableError as error:
+            except Exception as error:  # UncountableError, or what onnx says of a graph that contradicts itself
                 raise MeasurementError(
                     f"the work of this network is not known: {error}", where=str(self.path)
                 ) from None

@@ -87,6 +87,8 @@ def skeleton_of(category: dict[str, Any], path: Path, annotated: bool = True) ->
     if not annotated and not category.get("keypoints"):
         return COCO  # image_info_*.json of COCO's test server names no joints
     names = category.get("keypoints") or []
+    if not isinstance(names, list):
+        raise DataError("keypoints of the person category are no list", where=str(path), expected="names of joints")
     known = ", ".join(f"{count} ({skeleton.name})" for count, skeleton in sorted(_BY_JOINTS.items()))
     if len(names) not in _BY_JOINTS:
         what = f"the person category names {len(names)} keypoints"

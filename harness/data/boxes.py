@@ -7,7 +7,7 @@ A detection file is what every COCO detector writes: a JSON list of
 from __future__ import annotations
 
 import hashlib
-import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,7 +145,8 @@ def _row(entry: Any, number: int, path: Path) -> tuple[int, Box, float, int] | N
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    # not math.isfinite: a whole number can be larger than every float
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def _check_known(unknown: set[int], path: Path) -> None:

@@ -6,6 +6,7 @@ Reading (`coco.load`) stops at what would break; here all that makes AP wrong or
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -169,7 +170,7 @@ def _annotation(entry: Entry, images: dict[Any, Entry], skeleton: Skeleton, file
         what = f"image_id {image_id!r} is not among the images"
         yield Fault("unknown image", where, what, "id of an annotation and id of its image were mixed up?")
     size = (image.get("width"), image.get("height"))
-    known_size = size if all(isinstance(side, int) for side in size) else (math.inf, math.inf)
+    known_size = size if all(map(_is_finite, size)) else (math.inf, math.inf)
     yield from _keypoints(entry, skeleton, known_size, where)
     yield from _box(entry, known_size, where)
     yield from _area(entry, skeleton, where)
@@ -212,7 +213,8 @@ def _is_outside(x: float, y: float, size: tuple[Any, Any]) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    # not math.isfinite: a whole number can be larger than every float
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def _box(entry: Entry, size: tuple[Any, Any], where: str) -> Iterator[Fault]:

@@ -6,6 +6,7 @@ Reading stops at the first thing that would make a number wrong later; `harness.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -220,7 +221,7 @@ def _check_links(images: Iterable[ImageInfo], folder: Path, root: Path) -> None:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def _whole_or(value: Any, otherwise: int) -> int:
@@ -288,9 +289,9 @@ def _numbers(rows: list[Any], shape: tuple[int, ...], entries: list[dict[str, An
     """float64 array of this shape. Raises DataError with the annotation that holds no finite numbers."""
     try:
         array = np.array(rows, dtype=np.float64).reshape(len(rows), *shape[1:])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         for row, entry in zip(rows, entries):
-            _numbers_of(row, entry, path)
+            _numbers_of(row, shape[1:], entry, path)
         raise
     finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
     if not finite.all():
@@ -298,11 +299,13 @@ def _numbers(rows: list[Any], shape: tuple[int, ...], entries: list[dict[str, An
     return array
 
 
-def _numbers_of(row: Any, entry: dict[str, Any], path: Path) -> None:
+def _numbers_of(row: Any, shape: tuple[int, ...], entry: dict[str, Any], path: Path) -> None:
     try:
-        np.array(row, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise _no_number(entry, path) from None
+        sound = np.array(row, dtype=np.float64).shape == ((math.prod(shape),) if shape else ())
+    except (TypeError, ValueError, OverflowError):
+        sound = False
+    if not sound:
+        raise _no_number(entry, path)
 
 
 def _no_number(entry: dict[str, Any], path: Path) -> DataError:

@@ -14,15 +14,17 @@ import pickletools
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from harness.foreign import Refused
 
-__all__ = ["ADMITTED", "Array", "RefusedName", "load_plain", "names_in"]
+__all__ = ["ADMITTED", "Array", "RefusedName", "check_opcodes", "load_plain", "names_in"]
 
 _KIND = re.compile(r"[<>=|]?(?:\?|b1|[iu][1248]|f[248]|c(?:8|16)|[SU]\d{1,6})")
+_LONGEST_WORD = 5000
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD}}}")
 
 
 class RefusedName(Refused):
@@ -127,7 +129,7 @@ def names_in(data: bytes) -> list[str]:
     """What a pickle names that is not admitted, as far as it can be read; nothing of it is executed."""
     lister = _Lister(data)
     try:
-        _check_memo(data)
+        check_opcodes(io.BytesIO(data), len(data))
         lister.load()
     except Exception:  # a damaged pickle raises almost anything
         pass
@@ -136,13 +138,17 @@ def names_in(data: bytes) -> list[str]:
 
 def load_plain(data: bytes) -> Any:
     """The content of a pickle, arrays as `Array`. RefusedName for what it names, any exception for damage."""
-    _check_memo(data)
+    check_opcodes(io.BytesIO(data), len(data))
     # latin1: detectron2's model zoo was pickled by Python 2
     return _Unpickler(io.BytesIO(data), encoding="latin1").load()
 
 
-def _check_memo(data: bytes) -> None:
-    for opcode, argument, _ in pickletools.genops(data):
+def check_opcodes(stream: IO[bytes], size: int) -> None:
+    """Raises for a pickle that would cost its reader more than its `size` is worth; the stream is then behind it."""
+    for opcode, argument, _ in pickletools.genops(stream):
         # the memo is a table: one opcode with a large index would fill the memory
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
-            raise ValueError(f"{opcode.name} {argument} in {len(data)} bytes")
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > size:
+            raise ValueError(f"{opcode.name} {argument} in {size} bytes")
+        # torch searches its own messages, which quote such a word, in time that grows with its square
+        if isinstance(argument, str) and len(argument) > _LONGEST_WORD and _LONG_WORD.search(argument):
+            raise RefusedName(f"a word of more than {_LONGEST_WORD} letters")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import WeightsError
-from harness.foreign.pickles import ADMITTED, Array, RefusedName, load_plain
+from harness.foreign.pickles import ADMITTED, Array, RefusedName, check_opcodes, load_plain
 from harness.foreign.places import climbs_out
 from harness.records.files import write_atomically
 
@@ -52,7 +52,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with path.open("rb") as file:
         head = file.read(32)
     if head[:4] == b"PK\x03\x04" or head.startswith(_TORCH_LEGACY):
-        return _unwrap(_read_torch(path), path)
+        return _unwrap(_read_torch(path, head), path)
     if head[8:9] == b"{":  # before the next: the length of a safetensors header can begin with 0x80 as well
         return _read_safetensors(path)
     if head[:1] == b"\x80":
@@ -86,10 +86,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         _broken(path, error)
 
 
-def _read_torch(path: Path) -> object:
+def _read_torch(path: Path, head: bytes) -> object:
     stand_ins = [*((value, name) for name, value in ADMITTED.items()), *((_Inert, name) for name in _INERT)]
     try:
-        _check_archive(path)
+        _check_legacy(path) if head.startswith(_TORCH_LEGACY) else _check_archive(path)
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
     except RefusedName as error:
@@ -103,10 +103,12 @@ def _read_torch(path: Path) -> object:
 
 def _check_archive(path: Path) -> None:
     """torch stores its tensors as they are: what is packed, or larger than the file, is there to fill the memory."""
-    if not zipfile.is_zipfile(path):
-        return
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
+        for member in members:
+            if member.filename.endswith(".pkl"):
+                with archive.open(member) as stream:
+                    check_opcodes(stream, member.file_size)
     for member in members:
         if climbs_out(member.filename):
             raise RefusedName(f"the place {member.filename[:100]!r}")
@@ -114,6 +116,13 @@ def _check_archive(path: Path) -> None:
             raise RefusedName(f"a packed member, {member.filename[:100]!r}, of {member.file_size} bytes")
     if sum(member.file_size for member in members) > path.stat().st_size:
         raise ValueError("its members are larger than the file")
+
+
+def _check_legacy(path: Path) -> None:
+    """Five pickles, one behind the other, before the numbers."""
+    with path.open("rb") as stream:
+        for _ in range(5):
+            check_opcodes(stream, path.stat().st_size)
 
 
 def _read_pickle(path: Path) -> object:
