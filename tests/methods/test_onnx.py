@@ -1,12 +1,20 @@
 """ONNX files: what is read from the graph, what is run, what is refused."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from harness.errors import MeasurementError, WeightsError
+from harness.errors import MeasurementError, UserError, WeightsError
+from harness.export.contract import METADATA, Origin
 from harness.method import Predictor, find_variant
+from harness.run.rows import fitted
+from harness.suite.cells import expand
+from harness.suite.schema import Suite
+from harness.train.checkpoints import open_variant
 from methods.onnx import open_file
+from methods.parts import onnx_graph
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -167,3 +175,83 @@ def test_a_pretrained_network_gives_its_stored_output_for_any_batch(shared):
     for i in (0, 2):
         assert np.abs(maps[i] - y[0]).max() <= 1e-4 * np.abs(y).max()
     assert network.batch is None and network.macs({}) == 151_950_336
+
+
+def _origin(**changes):
+    origin = Origin(
+        variant="somebodys",
+        input_size=(H, W),
+        num_joints=K,
+        protocol={"codec": "udp", "decoder": "udp_dark"},
+        weights="",
+    )
+    return json.dumps({**json.loads(origin.model_dump_json()), **changes})
+
+
+def _with_metadata(path, text):
+    model = onnx.load(_save(path, _body(), _weights()))
+    model.metadata_props.add(key=METADATA, value=text)
+    onnx.save(model, path)
+    return path
+
+
+def test_an_exported_file_says_where_it_comes_from(tmp_path):
+    network, report = open_variant(find_variant("onnx"), _with_metadata(tmp_path / "n.onnx", _origin()))
+    assert network.origin.variant == "somebodys" and report.protocol == {"codec": "udp", "decoder": "udp_dark"}
+    assert "exported from somebodys (random weights)" in report.notes[0]
+    plain, nothing = open_variant(find_variant("onnx"), _save(tmp_path / "p.onnx", _body(), _weights()))
+    assert plain.origin is None and nothing is None
+
+
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("no json", "cannot be read"),
+        (_origin(schema_version=2), "schema_version"),
+        (_origin(variant="<script>"), "variant"),
+        (_origin(protocol={"blur": 3}), "blur"),
+        (_origin(protocol={"nms": "mine"}), "nms"),
+        (_origin(surprise=1), "surprise"),
+    ],
+)
+def test_metadata_that_nobody_exported_is_refused_by_name(tmp_path, text, named):
+    with pytest.raises(WeightsError, match=named) as caught:
+        open_file(_with_metadata(tmp_path / "n.onnx", text))
+    assert "n.onnx" in caught.value.where and "export" in caught.value.expected
+
+
+def test_a_row_is_scored_with_the_protocol_of_its_file_unless_the_suite_says_otherwise(tmp_path):
+    file = _with_metadata(tmp_path / "n.onnx", _origin())
+    for own, wanted in (
+        ({}, ("udp", "udp_dark")),
+        ({"decoder": "argmax"}, ("udp", "argmax")),
+        ({"codec": "unbiased", "decoder": "dark"}, ("unbiased", "dark")),
+    ):
+        suite = Suite(name="s", methods=[{"variant": "onnx", "protocol": own}])
+        cell = fitted(expand(suite)[0], file).cell
+        assert (cell.protocol.codec, cell.protocol.decoder, cell.input_size) == (*wanted, (H, W))
+    biased = Suite(name="s", methods=[{"variant": "onnx", "protocol": {"codec": "biased"}}])
+    with pytest.raises(UserError, match="udp_dark does not go with codec biased"):
+        fitted(expand(biased)[0], file)
+
+
+def test_work_that_depends_on_a_computed_size_is_counted_too(tmp_path, monkeypatch):
+    nodes = [
+        *_body(end="c"),
+        helper.make_node("Shape", ["c"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "third"], ["rows"]),
+        helper.make_node("Mul", ["rows", "two"], ["twice"]),
+        helper.make_node("Div", ["twice", "two"], ["again"]),
+        helper.make_node("Reshape", ["again", "list"], ["rest"]),
+        helper.make_node("Concat", ["lead", "rest", "tail"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["c", "shape"], ["d"]),
+        helper.make_node("MatMul", ["d", "m"], ["maps"]),
+    ]
+    sizes = {"third": 2, "two": 2, "list": [1], "lead": [1, K], "tail": [12]}
+    weights = {**_weights(), "m": np.ones((12, 12), np.float32)}
+    weights |= {name: np.array(value, np.int64) for name, value in sizes.items()}
+    network = open_file(_save(tmp_path / "n.onnx", nodes, weights))
+    assert network.macs({}) == MACS + K * 16 * 12 * 12
+    monkeypatch.setattr(onnx_graph, "_folded", lambda model: model)
+    with pytest.raises(onnx_graph.UncountableError, match="shape of 'd'"):
+        onnx_graph.count_macs(network._model, (1, 3, H, W))
