@@ -182,7 +182,7 @@ def _judge(evaluator: Literal["coco", "crowdpose"]) -> Check:
 def _small_case(joints: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Annotations of two persons on one image, and results that find the first, a few pixels off."""
     poses = [[[left + 7 * n, 20 + 11 * n, 2] for n in range(joints)] for left in (10, 300)]
-    persons = [
+    persons: list[dict[str, Any]] = [
         {
             "id": n + 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "num_keypoints": joints,
             "bbox": [pose[0][0], 20, 7 * joints, 11 * joints], "area": 77 * joints**2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -115,9 +116,9 @@ class Cluster:
             raise MissingPackage("--executor ray", "ray", "pip install 'paretopose[cluster]'") from error
         self._before = signal.getsignal(signal.SIGTERM)
         if not ray.is_initialized():
-            alone = {"include_dashboard": False} if self._address is None else {}
+            alone: dict[str, Any] = {"include_dashboard": False} if self._address is None else {}
             try:
-                ray.init(self._address or "local", log_to_driver=False, logging_level="ERROR", **alone)
+                ray.init(self._address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise UserError(
                     f"no Ray cluster answers: {str(error).splitlines()[0]}",

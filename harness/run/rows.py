@@ -102,7 +102,7 @@ def _wanted(
     if variant.open_file is None:
         return None, wanted_protocol(variant, weights)
     network, report = open_variant(variant, weights, input_size=asked, **dict(build))
-    return network.input_size, report.protocol if report else {}
+    return network.input_size, dict(report.protocol) if report else {}
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +81,10 @@ class _Heard(Progress):
 # -- where the order is given ----------------------------------------------------------------------------------
 
 
+def _resolved(places: Mapping[str, Path]) -> dict[str, Path]:
+    return {name: place.resolve() for name, place in places.items()}
+
+
 def order_of(task: Task, session: Session) -> Order:
     """The order of a task, with everything that it needs of the session's store."""
     rows, sources = _in_order(task, session), session.sources
@@ -89,7 +93,7 @@ def order_of(task: Task, session: Session) -> Order:
         suite=session.suite,
         cells=tuple(row.cell for row in rows),
         known=tuple({name: record.id for name, record in row.records.items()} for row in rows),
-        sources=Sources(*({n: p.resolve() for n, p in of.items()} for of in (sources.data, sources.weights))),
+        sources=Sources(_resolved(sources.data), _resolved(sources.weights)),
         options=session.options,
         files=pack(session.store.folder, _needed(task, rows, session)),
         seen=_seen(session, rows),

@@ -87,7 +87,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_torch(path: Path, head: bytes) -> object:
-    stand_ins = [*((value, name) for name, value in ADMITTED.items()), *((_Inert, name) for name in _INERT)]
+    stand_ins: list[Any] = [*((value, name) for name, value in ADMITTED.items()), *((_Inert, name) for name in _INERT)]
     try:
         _check_legacy(path) if head.startswith(_TORCH_LEGACY) else _check_archive(path)
         with torch.serialization.safe_globals(stand_ins):
