@@ -100,7 +100,9 @@ class Dataset:
         digest.update(np.array([(*p.bbox, p.area) for p in self.persons], dtype="<f8").tobytes())
         for person in self.persons:
             digest.update(person.keypoints.astype("<f8").tobytes())
-        crowded = [entry.get("crowdIndex") for entry in self.annotations["images"]]  # what is easy, medium and hard
+        crowded = [
+            entry.get("crowdIndex") for entry in self.annotations.get("images", ())
+        ]  # what is easy, medium and hard
         if any(index is not None for index in crowded):
             digest.update(repr(crowded).encode())
         return digest.hexdigest()
