@@ -102,10 +102,7 @@ def _closure(start: Path, package: str) -> set[Path]:
 
 @lru_cache(maxsize=1024)
 def _imports(path: str, mtime: int, package: str) -> frozenset[Path]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{package}."):
-            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    names = {name for name in _looked_at(path, mtime)[0] if name.startswith(f"{package}.")}
     return frozenset(file for file in map(_file, names - _NEUTRAL) if file.is_file())
 
 
@@ -113,10 +110,18 @@ def _file(module: str) -> Path:
     return PROJECT / f"{module.replace('.', '/')}.py"
 
 
-@lru_cache(maxsize=256)
 def _tree_digest(path: str, mtime: int) -> str:
+    return _looked_at(path, mtime)[1]
+
+
+@lru_cache(maxsize=1024)
+def _looked_at(path: str, mtime: int) -> tuple[frozenset[str], str]:
+    """The modules that a file may import from, and the digest of its code without docstrings."""
     tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    names: set[str] = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
         body = getattr(node, "body", None)
         if (
             isinstance(body, list)
@@ -125,7 +130,7 @@ def _tree_digest(path: str, mtime: int) -> str:
             and isinstance(body[0].value, ast.Constant)
         ):
             node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return frozenset(names), hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1)

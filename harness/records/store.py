@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from harness.errors import UserError
 from harness.foreign.json_text import loads
 from harness.provenance import command, content_id, revision, versions
-from harness.records.files import decode_arrays, load_arrays, read_whole, save_arrays, write_atomically
+from harness.records.files import decode_arrays, is_sound, load_arrays, read_whole, save_arrays, write_atomically
 
 __all__ = ["SCHEMA", "Record", "Store", "load_arrays", "save_arrays", "write_atomically"]
 
@@ -156,22 +156,28 @@ class Store:
 
     def arrays(self, identity: str) -> dict[str, np.ndarray] | None:
         """The arrays of a record, None when there are none or the file was damaged (then it is set aside)."""
-        return self._arrays(self.folder / "arrays" / f"{identity}.npz", f"{identity}.npz")
+        content = self._sound(self.folder / "arrays" / f"{identity}.npz", f"{identity}.npz")
+        return None if content is None else decode_arrays(content)
+
+    def has_sound_arrays(self, identity: str) -> bool:
+        """The arrays of a record are there and undamaged; a damaged file is set aside."""
+        return self._sound(self.folder / "arrays" / f"{identity}.npz", f"{identity}.npz") is not None
 
     def check_pass(self, identity: str) -> None:
         """Set aside the blocks of a pass that cannot be read, so that they are computed again."""
         for path in sorted(self.pass_folder(identity).glob("*.npz")):
-            self._arrays(path, f"{identity}-{path.name}")
+            self._sound(path, f"{identity}-{path.name}")
 
-    def _arrays(self, path: Path, name: str) -> dict[str, np.ndarray] | None:
+    def _sound(self, path: Path, name: str) -> bytes | None:
+        """The bytes of a sound array file."""
         try:
             content = read_whole(path)
         except OSError:
             return None
-        found = decode_arrays(content)
-        if found is None:
-            self._quarantine(path, content, name)
-        return found
+        if is_sound(content):
+            return content
+        self._quarantine(path, content, name)
+        return None
 
     def has_arrays(self, identity: str) -> bool:
         """The arrays of a record lie here; whether they are sound tells who reads them."""

@@ -189,7 +189,7 @@ class Session:
     def attach(self, row: Row, key: dict[str, Any]) -> bool:
         """Gives a row the accuracy record of this key, if it and its arrays are there already."""
         record = self.store.get("accuracy", key)
-        if record is None or self.store.arrays(record.id) is None:
+        if record is None or not self.store.has_sound_arrays(record.id):
             return False
         row.records["accuracy"] = record
         return True

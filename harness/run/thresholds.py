@@ -106,7 +106,7 @@ def _record(found: Stored, cell: Cell, store: Store) -> Record:
     spec = AccuracySpec.model_validate(found.record.key["spec"])
     key = {**found.record.key, "select": cell.select, "score_code": provenance.code("score")}
     known = store.get("accuracy", key)
-    if known is not None and store.arrays(known.id) is not None:
+    if known is not None and store.has_sound_arrays(known.id):
         return known
     result, arrays = _score(found, cell, spec)
     predictions = found.record.info["predictions"]
