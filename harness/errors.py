@@ -15,7 +15,8 @@ HarnessError                      exit 2
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "CounterDisagreement",
@@ -29,6 +30,7 @@ __all__ = [
     "UserError",
     "WeightsError",
     "is_out_of_memory",
+    "told",
     "unknown_name",
 ]
 
@@ -115,6 +117,16 @@ _NO_MEMORY = (
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory did not suffice, of the machine or of a GPU. Libraries say it in words, not in a type."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+@contextmanager
+def told(what: str, where: str = "", hint: str = "") -> Iterator[None]:
+    """What goes wrong inside becomes a UserError: `what` was signed soundly, and is not what it should be."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{what} ({reason[:200]})", where=where, hint=hint) from error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, listing: str = "") -> tuple[str, str]:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.errors import told
+from harness.records.frame import flatten
 from harness.records.store import Record, Store
 
 __all__ = ["Taken", "join", "joined_manifest"]
@@ -19,7 +21,10 @@ Taken = Callable[[Record], bool]
 def joined_manifest(store: Store, name: str, *, timed: Taken = lambda record: True) -> dict[str, Any]:
     """A run manifest of all records of a store; `timed` chooses among the latency records."""
     records = list(store.records())
-    rows = join([r for r in records if r.kind != "latency" or timed(r)])
+    for record in records:
+        flatten(record)  # names the one that is not what its kind is
+    with told("the records cannot be joined", str(store.folder)):
+        rows = join([r for r in records if r.kind != "latency" or timed(r)])
     created = max((str(r.info.get("created", "")) for r in records), default="")
     description = f"All records of a store: {len(records)} records, {len(rows)} configurations."
     return {

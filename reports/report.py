@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from harness.errors import UserError, told
 from harness.records.store import Record, Store, write_atomically
 from reports.ablation import Ablated, load_ablations, stems
 from reports.formats import escape_markdown, to_csv, to_latex, to_markdown
@@ -19,12 +19,15 @@ from reports.tables import build_table
 
 __all__ = ["ablation_tables", "system_tables_of", "table_of", "verdict_tables", "write_report"]
 
+_STRANGE = "the run or one of its records does not hold what a report is made of"
+
 
 def table_of(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> Table:
     """The table of a run as its suite asks for it."""
-    suite = manifest.get("suite") or {}
-    report = suite.get("report") or {}
-    return build_table(rows, title=_title(suite), published=bool(report.get("published")))
+    with told(_STRANGE):
+        suite = manifest.get("suite") or {}
+        report = suite.get("report") or {}
+        return build_table(rows, title=_title(suite), published=bool(report.get("published")))
 
 
 def verdict_tables(manifest: Mapping[str, Any], rows: Sequence[RowData]) -> list[Table]:
@@ -60,6 +63,16 @@ def write_report(
     """
     rows = load_rows(store, manifest) if rows is None else rows
     table = table or table_of(rows, manifest)
+    with told(_STRANGE):
+        files = _files(store, manifest, rows, table, figures)
+    _write(folder, files)
+    return [folder / name for name in files]
+
+
+def _files(
+    store: Store, manifest: Mapping[str, Any], rows: Sequence[RowData], table: Table, figures: bool
+) -> dict[str, bytes]:
+    """The content of each file of the report, report.md first."""
     ablations = load_ablations(store, manifest, rows)
     system = load_system(store, manifest)
     paper = {**_paper_tables(manifest, rows), **system_tables(system)}
@@ -70,8 +83,7 @@ def write_report(
         files |= {f"{stem}.csv": to_csv(shown).encode(), f"{stem}.tex": to_latex(shown).encode()}
     if figures:
         drawn |= _draw_effects(ablations)
-    _write(folder, {**files, **drawn})
-    return [folder / name for name in (*files, *drawn)]
+    return {**files, **drawn}
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import told
 from harness.records.store import Record, Store
 
 if TYPE_CHECKING:
@@ -48,7 +49,13 @@ def load(folder: str | Path = "results") -> pd.DataFrame:
 
 
 def flatten(record: Record) -> dict[str, Any]:
-    """The columns of one record."""
+    """The columns of one record. UserError for one that does not hold what a record of its kind holds."""
+    name = f"{record.kind}-{record.id}"
+    with told("the record does not hold what its kind holds", name, "delete it; `paretopose run` measures again"):
+        return _columns(record)
+
+
+def _columns(record: Record) -> dict[str, Any]:
     parts = {"accuracy": _accuracy, "cost": _cost, "latency": _latency}
     row: dict[str, Any] = {
         "kind": record.kind,

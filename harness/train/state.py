@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,9 +40,10 @@ def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     for path in files:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError):
+            found = dict(state["identity"])
+        except Exception:  # a damaged file raises almost anything
             continue
-        _check(path, state["identity"], identity)
+        _check(path, found, identity)
         return state
     if files:
         raise DataError("no state of the run can be read", where=str(folder), hint="start anew with --no-resume")

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.errors import MissingPackage
+from harness.errors import MissingPackage, told
 from harness.records.store import Store
 from reports.page.content import Picture, content
 from reports.report import table_of
@@ -59,7 +59,8 @@ def page_data(
         "created": plain_text(manifest.get("created") or ""),
         "command": plain_text(manifest.get("command") or ""),
     }
-    return {**made, **content(rows, table_of(rows, manifest), pictures, remarks)}
+    with told("the run or one of its records does not hold what a page is made of"):
+        return {**made, **content(rows, table_of(rows, manifest), pictures, remarks)}
 
 
 def embedded(data: Mapping[str, Any]) -> str:
