@@ -81,8 +81,15 @@ def evaluate(
     if as_json:
         print(json.dumps(answer, indent=2, allow_nan=False))
     else:
-        _show(paths, evaluations, comparisons)
-        _show_details(paths, answer)
+        names = _names(paths)
+        _show(names, evaluations, comparisons)
+        _show_details(names, answer)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What the tables call the files: their names, with folders where two have the same."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
 def _comparisons(
@@ -137,16 +144,16 @@ def _minus(first: dict[str, Details], second: dict[str, Details]) -> dict[str, A
     return {name: detail.minus(second[name]) for name, detail in first.items()}  # type: ignore[arg-type]
 
 
-def _show(paths: list[Path], evaluations: list[Evaluation], comparisons: list[Comparison]) -> None:
+def _show(names: list[str], evaluations: list[Evaluation], comparisons: list[Comparison]) -> None:
     out = Console(width=None if Console().is_terminal else 120)
-    for path, found in zip(paths, evaluations, strict=True):
-        out.print(_table(path, found), *_remarks(found), sep="\n")
-    for path, comparison in zip(paths[1:], comparisons, strict=True):
-        out.print(_difference_table(paths[0], path, comparison))
+    for name, found in zip(names, evaluations, strict=True):
+        out.print(_table(name, found), *_remarks(found), sep="\n")
+    for name, comparison in zip(names[1:], comparisons, strict=True):
+        out.print(_difference_table(names[0], name, comparison))
 
 
-def _table(path: Path, found: Evaluation) -> Table:
-    title = f"{escape(path.name)}: {found.images} images, {found.persons} persons, {found.detections} poses"
+def _table(file: str, found: Evaluation) -> Table:
+    title = f"{escape(file)}: {found.images} images, {found.persons} persons, {found.detections} poses"
     table = Table(title=title, title_justify="left")
     level = next((f"{100 * i.level:g} %" for i in found.intervals.values() if i), "95 %")
     for column in ("", "x 100", f"{level} BCa", f"{level} percentile", "sd"):
@@ -170,10 +177,10 @@ def _remarks(found: Evaluation) -> list[str]:
     return lines
 
 
-def _difference_table(first: Path, second: Path, comparison: Comparison) -> Table:
+def _difference_table(first: str, second: str, comparison: Comparison) -> Table:
     least = 1 / (comparison.resamples + 1)
     table = Table(
-        title=f"{escape(first.name)} minus {escape(second.name)}, paired by image",
+        title=f"{escape(first)} minus {escape(second)}, paired by image",
         caption=f"p: {comparison.resamples} random exchanges by image, so never below {least:.2g} (--bootstrap)",
         title_justify="left",
         caption_justify="left",
@@ -189,16 +196,16 @@ def _difference_table(first: Path, second: Path, comparison: Comparison) -> Tabl
     return table
 
 
-def _show_details(paths: list[Path], answer: dict[str, Any]) -> None:
+def _show_details(names: list[str], answer: dict[str, Any]) -> None:
     out = Console(width=None if Console().is_terminal else 120)
     others = answer.get("against", [])
-    for path, found in zip(paths, [answer, *others], strict=True):
+    for name, found in zip(names, [answer, *others], strict=True):
         if "breakdown" in found:
-            out.print(_parts_table(f"{path.name}: AP of each part", found["breakdown"]))
+            out.print(_parts_table(f"{name}: AP of each part", found["breakdown"]))
         if "anatomy" in found:
-            out.print(_errors_table(f"{path.name}: AP that each error costs", found["anatomy"]))
-    for path, other in zip(paths[1:], others, strict=True):
-        title, found = f"{paths[0].name} minus {path.name}", other["comparison"]
+            out.print(_errors_table(f"{name}: AP that each error costs", found["anatomy"]))
+    for name, other in zip(names[1:], others, strict=True):
+        title, found = f"{names[0]} minus {name}", other["comparison"]
         if "breakdown" in found:
             out.print(_parts_table(f"{title}: AP of each part, paired by image", found["breakdown"], sign=True))
         if "anatomy" in found:

@@ -51,7 +51,8 @@ def _told(checks: Sequence[Check], written: Sequence[Check], wrong: Sequence[Che
     reasons: dict[str, list[str]] = {}
     for check in absent:
         reasons.setdefault(f"{check.field}: {check.reason}", []).append(check.record)
-    lines += [f"not verified in {len(names)} records: {reason}" for reason, names in reasons.items()]
+    for reason, names in reasons.items():
+        lines.append(f"not verified in {len(names)} record{'s' if len(names) > 1 else ''}: {reason}")
     files = f"{len(written)} entries and lines of the files in {folder}" if written else f"no report in {folder}"
     lines.append(
         f"{len(checks) - len(absent)} numbers of records recomputed, {files} compared: "

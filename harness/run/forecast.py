@@ -27,7 +27,7 @@ _FORWARD = 0.004  # seconds beside the multiply-accumulates: image, crop, many s
 _BACKWARD = 3  # forwards that a training step is worth
 _AUGMENTED = 0.008  # seconds of a training sample
 _PICTURE, _PICTURE_MB = 0.03, 0.033  # to draw one of the built-in set
-_COUNTING = 1.0  # seconds for the operators of a network
+_COUNTING, _COUNTERS = 2.0, 3  # seconds to build a network and list its operators; forwards that are counted
 _SCORING, _SCORING_PERSON = 1.0, 0.002  # seconds for the AP of a row with its interval
 _WARM_UP = 10  # calls
 _PEAK = 4.0  # seconds for the machine's own rate
@@ -50,11 +50,11 @@ def forecast(
     """What is to come: `waiting` rows by measurement, the rows of each pass, a row of each training."""
     sizes = _Sizes(session)
     pictures = sum(SYNTHETIC[split][0] for split in session.sources.undrawn)
-    counted = {content_id([session.network_key(row), settings_of(row.cell)]) for row in waiting["cost"]}
+    counted = {content_id([session.network_key(row), settings_of(row.cell)]): row for row in waiting["cost"]}
     spec = session.suite.measure.latency
     seconds = {
         "people": pictures * _PICTURE,
-        "cost": len(counted) * _COUNTING,
+        "cost": sum(_COUNTING + _COUNTERS * (sizes.gmacs(row) or 0) / _GMACS_PER_SECOND for row in counted.values()),
         "training": sum(_training(session.trainings[row], sizes.gmacs(row)) for row in trainings),
         "accuracy": sum(_pass(session, rows, sizes) for rows in passes)
         + sum(_SCORING + _SCORING_PERSON * people(session, row) for row in waiting["accuracy"]),

@@ -99,6 +99,8 @@ def test_several_against_are_corrected_together(files):
     shown = _run(*command[:-1], "--against", files["bad"], "--no-judge")
     assert "good.json minus bad.json" in shown.stdout
     assert "not judged" in shown.stdout
+    same = _run(*command[:-1], "--against", files["good"], "--no-judge")
+    assert f"{files['good']}minus{files['good']}" in "".join(same.stdout.split())  # a long title goes on
 
 
 def test_against_over_other_images_is_refused_unless_missing_means_empty(files):

@@ -104,7 +104,7 @@ def test_matches_that_are_gone_are_told_and_no_mismatch(two_exits):
     for path in (two_exits / "records" / "arrays").iterdir():
         path.unlink()
     done = call(two_exits, "--verify")
-    assert done.exit_code == 0 and "not verified in 1 records: stats: its matches are not stored" in done.stdout
+    assert done.exit_code == 0 and "not verified in 1 record: stats: its matches are not stored" in done.stdout
 
 
 def latency(wall: list[float], **more) -> dict:
