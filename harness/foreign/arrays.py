@@ -88,6 +88,8 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     magic = stream.read(8)
     if magic[:1] == b"\x80":
         raise Refused(f"refused: a pickle and no array{_named(magic + stream.read(_FREE))}")
+    if magic[:2] == b"PK":
+        raise ValueError("several arrays in an archive (.npz)")
     version = np.lib.format.read_magic(io.BytesIO(magic))
     if version not in _HEADERS:
         raise ValueError(f"version {version} of the format")

@@ -93,7 +93,7 @@ def test_a_file_that_is_no_manifest_is_refused(store, tmp_path, text):
 def test_a_file_that_is_no_suite_is_refused(store, tmp_path, text):
     path = tmp_path / "s.yaml"
     path.write_text(text)
-    with pytest.raises(SuiteError, match=r"s\.yaml: no suite file"):
+    with pytest.raises(UserError, match=r"s\.yaml:(1:)? (no suite file|not YAML|a suite is a mapping|a value of type)"):
         find_manifest(store, str(path))
 
 
