@@ -69,7 +69,7 @@ def ablation_table(ablated: Ablated) -> Table:
     """The base first, then every other setting named by what it changes: AP, paired difference, p, work."""
     columns = [
         Column("setting", "setting", "text"),
-        Column("ap", "AP", "interval"),
+        Column("ap", q.main_stat(ablated.rows[0]), "interval"),
         Column("ap_difference", "difference", "interval", 2),
         Column("p", "p", digits=3),
         Column("gmacs_per_pose", "gmacs per pose", digits=3),
@@ -166,7 +166,7 @@ def _training(ablated: Ablated) -> str:
 
 def _ap(rows: Sequence[RowData], found: Mapping[str, Any] | None) -> Value:
     """As in the main table where there is one seed, else the mean over the seeds."""
-    return q.stat(rows[0], "AP") if len(rows) == 1 or found is None else _estimate(found["ap"])
+    return q.stat(rows[0], q.main_stat(rows[0])) if len(rows) == 1 or found is None else _estimate(found["ap"])
 
 
 def _estimate(found: Mapping[str, Any]) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -134,7 +135,7 @@ def field(record: Record, path: str) -> Any:
     Raises UserError that names the near fields of the level that does not have it.
     """
     whole = {"key": record.key, "info": record.info, "result": record.result, "kind": record.kind, "id": record.id}
-    names = path.split(".")
+    names = re.split(r"\.(?!\d)|(?<!@\d)\.", path)  # the point of PCKh@0.5 is part of a name
     value: Any = whole if names[0] in whole else record.result
     for depth, name in enumerate(names):
         if isinstance(value, list) and name.isdigit() and int(name) < len(value):

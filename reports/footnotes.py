@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from reports.quantities import varies
+from reports.quantities import main_stat, varies
 from reports.rows import SURE, RowData, plain_text
 
 __all__ = ["general_notes"]
@@ -16,7 +16,7 @@ def general_notes(rows: Sequence[RowData], columns: Collection[str]) -> list[str
     notes: list[str] = []
     if "gmacs" in columns:
         notes += _cost(rows)
-    if "ap" in columns:
+    if {"ap", "pckh"} & set(columns):
         notes += [*_accuracy(rows), *_protocol(rows), *_judge(rows), *_remarks(rows)]
     return notes + _latency(rows)
 
@@ -41,12 +41,19 @@ def _cost(rows: Sequence[RowData]) -> list[str]:
     return [text]
 
 
+_MEANINGS = {
+    "crowdpose": "CrowdPose AP: mean over OKS 0.50 to 0.95; easy, medium, hard: images by their crowd index",
+    "mpii": "PCKh: share of the labelled joints, pelvis and thorax left out, that are within 0.5 (or 0.1) of the head "
+    "size (0.6 of the diagonal of the head box)",
+}
+
+
 def _accuracy(rows: Sequence[RowData]) -> list[str]:
     lines = []
     for result, data in _scored(rows):
-        name = "CrowdPose AP" if result.get("evaluator") == "crowdpose" else "AP"
+        what = _MEANINGS.get(str(result.get("evaluator")), "AP: mean over OKS 0.50 to 0.95")
         text = (
-            f"{name}: mean over OKS 0.50 to 0.95, x 100, on {plain_text(data.get('name', 'unnamed data'))} "
+            f"{what}, x 100, on {plain_text(data.get('name', 'unnamed data'))} "
             f"({result.get('images', '?')} images, {result.get('persons', '?')} persons)"
         )
         bootstrap = result.get("bootstrap") or {}
@@ -56,9 +63,10 @@ def _accuracy(rows: Sequence[RowData]) -> list[str]:
                 f"seed {bootstrap.get('seed', 0)})"
             )
         lines.append(text + ".")
-    if any(row.leads for row in rows):
+    leading = next((row for row in rows if row.leads), None)
+    if leading is not None:
         sure = "paired by image (bootstrap), after Holm's correction over the other rows"
-        lines.append(f"Bold AP: better than that of every other row, p < {SURE}, {sure}.")
+        lines.append(f"Bold {main_stat(leading)}: better than that of every other row, p < {SURE}, {sure}.")
     return _distinct(lines)
 
 
@@ -85,8 +93,9 @@ def _judge(rows: Sequence[RowData]) -> list[str]:
     lines = []
     for result, _ in _scored(rows):
         judge = result.get("judge")
-        if not judge:
+        if not judge and result.get("evaluator") != "mpii":
             lines.append("Some AP were not judged by a reference evaluator.")
+        if not judge:
             continue
         extent = f"a sample of {judge.get('images')} images" if judge.get("sampled") else "all images"
         lines.append(

@@ -16,7 +16,9 @@ def persons_of(row: RowData) -> Ground:
     scored = row.records.get("accuracy")
     key = (scored.key.get("data") or {}) if scored else {}
     name = plain_text(key.get("name") or row.data.get("name") or "unnamed data")
-    return f"{name}, boxes: {q.boxes(row).text}", f"images {plain_text(key.get('dataset') or '')[:12]}"
+    joints = q.joints_in_words(row)
+    words = f"{name}, boxes: {q.boxes(row).text}{f', {joints}' if joints else ''}"
+    return words, f"images {plain_text(key.get('dataset') or '')[:12]}"
 
 
 def timing_of(record: Record) -> Ground:

@@ -10,7 +10,8 @@ from reports.rows import RowData
 
 __all__ = ["Origin", "origin_of"]
 
-_STATS = ("AP", "AP50", "AP75", "APm", "APl", "AR")
+_STATS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AP_easy", "AP_medium", "AP_hard")
+_PCKH = re.compile(r"pckh(_01)?(?:_([a-z]\w*))?")
 _AP = "100 x the field; the interval is the 95 % BCa bootstrap over images of its matches (interval.bca)"
 _LATENCY = {
     "": ("median.value", "median of the samples that were not starved, with its order-statistic interval (low, high)"),
@@ -47,6 +48,9 @@ def _accuracy(column: str) -> Origin | None:
     stats = {name.lower(): name for name in _STATS}
     if column in stats:
         return Origin("accuracy", f"stats.{stats[column]}.value", _AP)
+    if found := _PCKH.fullmatch(column):
+        name = f"PCKh@{'0.1' if found[1] else '0.5'} {found[2] or ''}".strip()
+        return Origin("accuracy", f"stats.{name}.value", _AP)
     if column == "refined_percent":
         return Origin("accuracy", "refined_share", "100 x the share of forwards that took the later exit")
     if column == "quality_threshold":

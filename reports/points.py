@@ -62,6 +62,7 @@ AXES: dict[str, Axis] = {
     ),
     "params": Axis("params", q.params, "parameters of the forward (millions)"),
     **{name.lower(): _stat(name) for name in ("AP", "AP50", "AP75", "AR")},
+    "pckh": Axis("pckh", lambda row: q.stat(row, q.PCKH), "PCKh@0.5 (0 to 100)", _INTERVAL),
 }
 
 
@@ -84,15 +85,18 @@ def axis_of(name: str, rows: Sequence[RowData]) -> Axis:
 
 
 def figure_axes(rows: Sequence[RowData], axes: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(file stem, x, y) of the figures of a report: AP against gmacs, what the suite asks for, each batch's latency."""
+    """(file stem, x, y) of the figures of a report: AP (on MPII PCKh@0.5) against gmacs, what the suite asks for, each
+    batch's latency."""
+    main = "pckh" if any(q.main_stat(row) == q.PCKH for row in rows) else "ap"
     x, y = axes
+    y = main if y == "ap" else y
     mixed = len({row.paradigm for row in rows}) > 1
     first = "gmacs_per_image" if mixed else "gmacs"  # a person's cost and an image's do not compare
-    wanted = {f"ap_vs_{first}": (first, "ap")}
-    if (x, y) not in (("gmacs", "ap"), (first, "ap")) and x != "latency":
+    wanted = {f"{main}_vs_{first}": (first, main)}
+    if (x, y) not in (("gmacs", main), (first, main)) and x != "latency":
         wanted[f"{axis_of(y, rows).name}_vs_{axis_of(x, rows).name}"] = (x, y)
     names = latency_names(rows)
-    wanted |= {f"ap_vs_latency{n.removeprefix('latency') if i else ''}": (n, "ap") for i, n in enumerate(names)}
+    wanted |= {f"{main}_vs_latency{n.removeprefix('latency') if i else ''}": (n, main) for i, n in enumerate(names)}
     return [(stem, *pair) for stem, pair in wanted.items()]
 
 

@@ -10,12 +10,15 @@ from reports.model import NOT_HERE, Value
 from reports.rows import RowData, plain_text
 
 __all__ = [
+    "PCKH",
     "box_ap",
     "boxes",
     "energy",
     "from_latency",
     "gmacs",
     "gmacs_per_image",
+    "joints_in_words",
+    "main_stat",
     "params",
     "peak_memory",
     "peak_share",
@@ -25,18 +28,39 @@ __all__ = [
     "varies",
 ]
 
+PCKH = "PCKh@0.5"
 _SHORT = ("no weights", "no data")
 
 
 def stat(row: RowData, name: str) -> Value:
-    """AP, AP50, AR, ... x 100 with its 95 % BCa interval over images."""
+    """AP, AP50, AR, PCKh@0.5, ... x 100 with its 95 % BCa interval over images."""
     if "accuracy" not in row.records:
         return _absent(row, "accuracy")
+    if name not in (row.result("accuracy").get("stats") or {}) and main_stat(row) != "AP":
+        return Value.missing("MPII is scored by PCKh", NOT_HERE)
     found = _mapping(_mapping(row.result("accuracy").get("stats")).get(name))
     if found.get("reason"):
         return Value.missing(plain_text(found["reason"]))
     low, high = _pair(_mapping(found.get("interval")).get("bca"))
     return Value.number(found.get("value"), low, high, scale=100)
+
+
+def main_stat(row: RowData) -> str:
+    """What a row is judged by: `AP`, or on MPII `PCKh@0.5`."""
+    return PCKH if row.result("accuracy").get("evaluator") == "mpii" else "AP"
+
+
+def joints_in_words(row: RowData) -> str:
+    """Which joints were evaluated where the network has others than the data set; empty where all were."""
+    found = _mapping(row.result("accuracy").get("joints"))
+    if not found:
+        return ""
+    pairs = [a if a == b else f"{a} (its {b})" for a, b in _mapping(found.get("mapping")).items()]
+    left_out = ", ".join(map(plain_text, found.get("left_out") or ())) or "none"
+    return plain_text(
+        f"a network with the joints of {found.get('network')}, evaluated on {len(pairs)} joints of "
+        f"{found.get('data')}: {', '.join(pairs)}; left out: {left_out}"
+    )
 
 
 def box_ap(row: RowData) -> Value:

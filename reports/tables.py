@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -32,7 +32,9 @@ __all__ = [
 
 _LONG_NOTE = 24  # characters; a longer note of a variant stands below the table
 _PAPER = ("AP50", "AP75", "AR")
-_STATS = (*_PAPER, "APm", "APl")
+_CROWDED = ("AP_easy", "AP_medium", "AP_hard")
+_STATS = (*_PAPER, *_CROWDED, "APm", "APl")
+_PCKH = {q.PCKH: "pckh", "PCKh@0.1": "pckh_01"}
 _PERCENTAGES = {"ap", "box_ap", *map(str.lower, _STATS), "refined_percent", "published_ap", "published_difference"}
 _LATENCY = re.compile(r"latency_b(\d+)")
 _BESIDE: tuple[tuple[str, str, str, Callable[..., Value]], ...] = (
@@ -112,12 +114,16 @@ def _cost(rows: Sequence[RowData]) -> list[_Filled]:
 def _accuracy(rows: Sequence[RowData]) -> list[_Filled]:
     if not _asked(rows, "accuracy"):
         return []
-    columns = [_Filled(Column("ap", "AP", "interval"), _ap)]
-    measured = {name for row in rows for name in row.result("accuracy").get("stats", {})}
+    measured = list(dict.fromkeys(name for row in rows for name in row.result("accuracy").get("stats", {})))
+    columns = [_Filled(Column("ap", "AP", "interval"), partial(_main, name="AP"))]
+    if q.PCKH in measured and "AP" not in measured:
+        columns = []
     for name in _STATS:
         if name in measured:
-            column = Column(name.lower(), name, "bounded", level=1 if name in _PAPER else 2, spare=True)
+            level = 1 if name in (*_PAPER, *_CROWDED) else 2
+            column = Column(name.lower(), name.replace("AP_", "AP "), "bounded", level=level, spare=True)
             columns.append(_Filled(column, partial(q.stat, name=name)))
+    columns += _pckh(measured)
     if any("box_ap" in row.result("accuracy") for row in rows):
         columns.append(_Filled(Column("box_ap", "box AP", "interval", spare=True), q.box_ap))
     if any("refined_share" in row.result("accuracy") for row in rows):
@@ -127,8 +133,23 @@ def _accuracy(rows: Sequence[RowData]) -> list[_Filled]:
     return [*columns, _Filled(Column("boxes", "boxes", "text"), q.boxes)]
 
 
-def _ap(row: RowData) -> Value:
-    return replace(q.stat(row, "AP"), bold=row.leads)
+def _pckh(measured: Sequence[str]) -> Iterator[_Filled]:
+    """Columns of MPII's figures: the means, and in full tables every joint."""
+    for name in measured:
+        mean, _, joint = name.partition(" ")
+        if mean in _PCKH and not joint:
+            fill = partial(_main if mean == q.PCKH else q.stat, name=name)
+            yield _Filled(Column(_PCKH[mean], name, "interval"), fill)
+        elif mean in _PCKH:
+            column = Column(f"{_PCKH[mean]}_{joint}", name.replace("_", " "), "bounded", level=2)
+            yield _Filled(column, partial(q.stat, name=name))
+
+
+def _main(row: RowData, name: str) -> Value:
+    """AP or PCKh@0.5, and below the table which joints it is of."""
+    value = q.stat(row, name)
+    notes = [text for text in (value.note, q.joints_in_words(row)) if text]
+    return replace(value, bold=row.leads, note="; ".join(notes))
 
 
 def _threshold(row: RowData) -> Value:
@@ -196,7 +217,7 @@ def _asked(rows: Sequence[RowData], name: str) -> bool:
 
 def _with_digits(column: Column, values: Sequence[Value]) -> Column:
     """Percentages have one decimal; other columns as many (1 to 4) as their smallest number needs for three digits."""
-    if column.key in _PERCENTAGES or column.kind == "text":
+    if column.key in _PERCENTAGES or column.key.startswith("pckh") or column.kind == "text":
         return column
     smallest = min((abs(v.value) for v in values if v.value), default=1.0)
     digits = next((d for d, least in ((1, 10.0), (2, 1.0), (3, 0.1)) if smallest >= least), 4)

@@ -48,15 +48,25 @@ def golden_tools(shared: Path) -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="session")
-def one_stage() -> ModuleType:
-    """tests/one_stage.py: a one-stage network and pictures that it can read."""
-    spec = importlib.util.spec_from_file_location("one_stage", Path(__file__).parent / "one_stage.py")
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its classes are looked up by module name
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def one_stage() -> ModuleType:
+    """tests/one_stage.py: a one-stage network and pictures that it can read."""
+    return _module("one_stage")
+
+
+@pytest.fixture(scope="session")
+def other_sets() -> ModuleType:
+    """tests/other_sets.py: the built-in people in the formats of CrowdPose and MPII."""
+    return _module("other_sets")
 
 
 def relative_error(ours, theirs) -> float:

@@ -1,4 +1,4 @@
-"""Uncertainty of AP: images are drawn again, persons of an image together; matching is done once, before.
+"""Uncertainty of AP and PCKh: images are drawn again, persons of an image together; matching is done once, before.
 
 Percentile and bias-corrected accelerated (BCa) intervals: Efron and Tibshirani, An Introduction to the Bootstrap,
 1993, chapters 13 and 14. Sign-flip permutation and Holm's correction (Scandinavian Journal of Statistics 6, 1979) for
@@ -15,7 +15,8 @@ from scipy.special import ndtr, ndtri
 
 from harness.accuracy.ap import Curves
 from harness.accuracy.checks import differing_images
-from harness.accuracy.match import Matches
+from harness.accuracy.pck import Shares
+from harness.accuracy.scored import Scored, curves_of, side_by_side
 from harness.errors import DataError
 
 __all__ = ["FEW_IMAGES", "Difference", "Interval", "different_ground", "holm", "image_weights", "interval", "intervals",
@@ -70,16 +71,16 @@ def image_weights(num_images: int, n: int, seed: int) -> np.ndarray:
     return np.stack([np.bincount(row, minlength=num_images) for row in draws])
 
 
-def resample(matches: Matches, n: int, seed: int, *, progress: Progress | None = None) -> np.ndarray:
+def resample(matches: Scored, n: int, seed: int, *, progress: Progress | None = None) -> np.ndarray:
     """(n, S) statistics of n image-level resamples, in the order of `ap.STAT_NAMES`."""
-    return weighted([Curves(matches)], image_weights(matches.num_images, n, seed), progress)
+    return weighted([curves_of(matches)], image_weights(matches.num_images, n, seed), progress)
 
 
 def intervals(
-    matches: Matches, n: int = 1000, seed: int = 0, *, level: float = 0.95, progress: Progress | None = None
+    matches: Scored, n: int = 1000, seed: int = 0, *, level: float = 0.95, progress: Progress | None = None
 ) -> dict[str, Interval | None]:
     """An interval for each statistic; None where the statistic, or half of its resamples, is undefined."""
-    curves = Curves(matches)
+    curves = curves_of(matches)
     value = curves.stats(np.ones(matches.num_images))
     samples = weighted([curves], image_weights(matches.num_images, n, seed), progress)
     jackknife = _jackknife(curves, seed, progress)
@@ -103,7 +104,7 @@ def interval(value: float, samples: np.ndarray, jackknife: np.ndarray, *, level:
 
 
 def paired_difference(
-    a: Matches, b: Matches, *, n: int = 1000, seed: int = 0, level: float = 0.95, progress: Progress | None = None
+    a: Scored, b: Scored, *, n: int = 1000, seed: int = 0, level: float = 0.95, progress: Progress | None = None
 ) -> dict[str, Difference | None]:
     """a minus b for each statistic; None where it is undefined. Raises DataError when the images differ.
 
@@ -111,7 +112,7 @@ def paired_difference(
     whose difference is at least as large (two-sided, the observed one counted; so never below 1 / (n + 1)).
     """
     _check_same_ground(a, b)
-    first, second = Curves(a), Curves(b)
+    first, second = curves_of(a), curves_of(b)
     unit = np.ones(a.num_images)
     value = first.stats(unit) - second.stats(unit)
     weights = image_weights(a.num_images, n, seed)
@@ -148,7 +149,7 @@ def corrected(families: Sequence[dict[str, Difference | None]]) -> list[dict[str
     return result
 
 
-def weighted(curves: Sequence[Curves], weights: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+def weighted(curves: Sequence[Curves | Shares], weights: np.ndarray, progress: Progress | None = None) -> np.ndarray:
     """(n, S) statistics of all `curves` side by side, for n weightings (n, I); `progress` is called after each."""
     many = min(c.at_once for c in curves)
     out = np.empty((len(weights), sum(len(c.names) for c in curves)))
@@ -161,7 +162,7 @@ def weighted(curves: Sequence[Curves], weights: np.ndarray, progress: Progress |
     return out
 
 
-def _jackknife(curves: Curves, seed: int, progress: Progress | None) -> np.ndarray:
+def _jackknife(curves: Curves | Shares, seed: int, progress: Progress | None) -> np.ndarray:
     """(m, S): each image left out in turn, or each of 200 random blocks of images when there are more."""
     m = min(curves.num_images, _JACKKNIFE_GROUPS)
     block = np.random.default_rng(seed).permutation(curves.num_images) % m
@@ -183,7 +184,7 @@ def _bca_tails(value: float, samples: np.ndarray, jackknife: np.ndarray, tails: 
     return ndtr(bias + shifted / stretched)
 
 
-def different_ground(a: Matches, b: Matches) -> str:
+def different_ground(a: Scored, b: Scored) -> str:
     """What keeps two sets of matches from being compared image by image; empty when nothing does."""
     what = differing_images(a.image_ids.tolist(), b.image_ids.tolist())
     if not what and (a.evaluator != b.evaluator or not np.array_equal(a.positives, b.positives)):
@@ -191,7 +192,7 @@ def different_ground(a: Matches, b: Matches) -> str:
     return what
 
 
-def _check_same_ground(a: Matches, b: Matches) -> None:
+def _check_same_ground(a: Scored, b: Scored) -> None:
     what = different_ground(a, b)
     if what:
         raise DataError(
@@ -201,25 +202,12 @@ def _check_same_ground(a: Matches, b: Matches) -> None:
         )
 
 
-def _exchange(a: Matches, b: Matches, n: int, seed: int, progress: Progress | None) -> np.ndarray:
+def _exchange(a: Scored, b: Scored, n: int, seed: int, progress: Progress | None) -> np.ndarray:
     """(n, S) differences after exchanging, in each image with probability one half, a's poses and b's.
 
     Both sets are put into one, as images 0..I-1 and I..2I-1; an exchange is then a weight of 0 or 1 for each.
     """
-    count = a.num_images
-    score = np.concatenate((a.score, b.score))
-    order = np.argsort(-score, kind="stable")
-    both = Curves(
-        Matches(
-            a.evaluator,
-            a.groups,
-            np.arange(2 * count),
-            np.concatenate((a.image, b.image + count))[order],
-            score[order],
-            np.concatenate((a.status, b.status))[order],
-            np.concatenate((a.positives, b.positives)),
-        )
-    )
+    count, both = a.num_images, curves_of(side_by_side(a, b))
     keep = np.random.default_rng(seed).integers(2, size=(n, count))
     first = weighted([both], np.concatenate((keep, 1 - keep), axis=1), progress)
     return first - weighted([both], np.concatenate((1 - keep, keep), axis=1), progress)

@@ -14,8 +14,8 @@ from harness.errors import DataError
 from harness.foreign.json_text import loads
 
 __all__ = [
-    "Faults", "annotation_faults", "category_of", "check_layout", "differing_images", "kind_of",
-    "parse_json", "pictures_of", "read_json", "result_faults",
+    "Faults", "annotation_faults", "category_of", "check_layout", "differing_images", "evaluator_of",
+    "keypoint_faults", "kind_of", "parse_json", "pictures_of", "read_json", "result_faults",
 ]  # fmt: skip
 
 _LISTED = 20
@@ -47,6 +47,15 @@ def parse_json(text: str, path: Path) -> Any:
         ) from error
     except ValueError as error:
         raise DataError(f"not valid JSON: {error}", where=str(path), expected="one complete JSON document") from None
+
+
+def evaluator_of(gt: Any) -> str:
+    """What annotations are evaluated by: a list of persons is MPII's, images with a crowd index are CrowdPose's."""
+    if isinstance(gt, list):
+        return "mpii"
+    images = gt.get("images") if isinstance(gt, Mapping) else None
+    crowded = isinstance(images, list) and any(isinstance(i, Mapping) and "crowdIndex" in i for i in images)
+    return "crowdpose" if crowded else "coco"
 
 
 class Faults:
@@ -181,7 +190,7 @@ def annotation_faults(
         yield f"{name}: image {a.get('image_id')!r} is not in the list of images"
     if a.get("category_id", category) != category:
         return
-    yield from _keypoint_faults(name, a.get("keypoints"), joints)
+    yield from keypoint_faults(name, a.get("keypoints"), joints)
     box = a.get("bbox")
     if not isinstance(box, Sequence) or len(box) != 4 or not _finite(box):
         yield f"{name}: bbox is {box!r}, not four numbers"
@@ -199,7 +208,8 @@ def _area_faults(name: str, a: Mapping[str, Any]) -> Iterable[str]:
         yield f"{name}: area is {area} (no pose can match it)"
 
 
-def _keypoint_faults(name: str, points: Any, joints: int) -> Iterable[str]:
+def keypoint_faults(name: str, points: Any, joints: int) -> Iterable[str]:
+    """What is wrong with `points`, which should be three finite numbers for each of `joints`."""
     if not isinstance(points, Sequence) or isinstance(points, str):
         yield f"{name}: no keypoints"
     elif len(points) != 3 * joints:
@@ -222,4 +232,4 @@ def result_faults(n: int, r: Any, known: set[Any], joints: int, category: int, b
         yield f"{name} (image {image}): score is {r.get('score')!r}"
     if boxed and not (isinstance(r.get("bbox"), Sequence) and len(r["bbox"]) == 4 and _finite(r["bbox"])):
         yield f"{name} (image {image}): bbox is {r.get('bbox')!r}, though the first result has one"
-    yield from _keypoint_faults(f"{name} (image {image})", r.get("keypoints"), joints)
+    yield from keypoint_faults(f"{name} (image {image})", r.get("keypoints"), joints)

@@ -11,21 +11,22 @@ import numpy as np
 
 from harness.accuracy import bootstrap as resampling
 from harness.accuracy.anatomy import Anatomy, anatomy
-from harness.accuracy.ap import Stats, summarise
+from harness.accuracy.ap import Stats
 from harness.accuracy.bootstrap import Difference, Interval
 from harness.accuracy.breakdown import Breakdown, breakdown
 from harness.accuracy.checks import differing_images, read_json
+from harness.accuracy.evaluate_pckh import SCHEMA, PckhEvaluation
 from harness.accuracy.inputs import Detections, GroundTruth
 from harness.accuracy.judges import Verdict, judged
 from harness.accuracy.match import Matches, match
 from harness.accuracy.resampled import MOST_RESAMPLES
+from harness.accuracy.scored import Scored, summarise
 from harness.accuracy.stream import stream_json
 from harness.errors import DataError, UserError, unknown_name
 from harness.pose.skeletons import COCO, CROWDPOSE
 
 __all__ = ["SCHEMA", "Comparison", "Evaluation", "check_coverage", "compare", "evaluate"]
 
-SCHEMA = "paretopose.evaluation/1"
 _SKELETONS = {"coco": COCO, "crowdpose": CROWDPOSE}
 Progress = Callable[[], None]
 
@@ -167,8 +168,8 @@ def evaluate(
 
 
 def compare(
-    first: Evaluation | Matches,
-    others: Sequence[Evaluation | Matches],
+    first: Evaluation | PckhEvaluation | Scored,
+    others: Sequence[Evaluation | PckhEvaluation | Scored],
     *,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -201,8 +202,8 @@ def check_coverage(first: Evaluation, second: Evaluation, *, where: str = "") ->
         )
 
 
-def _matches(source: Evaluation | Matches) -> Matches:
-    return source.matches if isinstance(source, Evaluation) else source
+def _matches(source: Evaluation | PckhEvaluation | Scored) -> Scored:
+    return source.matches if isinstance(source, Evaluation | PckhEvaluation) else source
 
 
 def _constants(evaluator: str, sigmas: Sequence[float] | None) -> tuple[float, ...]:

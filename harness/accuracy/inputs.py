@@ -20,11 +20,10 @@ from harness.accuracy.checks import (
     pictures_of,
     result_faults,
 )  # fmt: skip
+from harness.data.crowdpose import AREA_PER_BOX
 from harness.errors import DataError
 
 __all__ = ["Detections", "GroundTruth"]
-
-_CROWDPOSE_AREA = 0.53  # CrowdPose has no area: its evaluator takes this part of the box
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,7 @@ def _flat(rows: list[Any]) -> np.ndarray:
 def _normalised(a: Mapping[str, Any], evaluator: str) -> dict[str, Any]:
     """The fields that are used, with the defaults that the evaluators would fail without."""
     points = a["keypoints"]
-    area = a["area"] if evaluator == "coco" else a["bbox"][2] * a["bbox"][3] * _CROWDPOSE_AREA
+    area = a["area"] if evaluator == "coco" else a["bbox"][2] * a["bbox"][3] * AREA_PER_BOX
     return {
         "id": a["id"],
         "image_id": a["image_id"],

@@ -24,9 +24,12 @@ _EXAMPLES = 3  # of each kind in the table; --json has all
 
 @app.command()
 def check(
-    root: Path | None = typer.Argument(None, help="COCO root, or a folder with person_keypoints*.json and images/."),
+    root: Path | None = typer.Argument(
+        None, help="COCO, CrowdPose or MPII root, or a folder of person_keypoints*.json."
+    ),
     annotations: Path | None = typer.Option(None, help="One annotation file instead of a root."),
     images: Path | None = typer.Option(None, help="The image folder of --annotations."),
+    heads: Path | None = typer.Option(None, help="MPII: the mat file with head boxes, which PCKh needs."),
     as_json: bool = typer.Option(False, "--json", help="All faults as JSON."),
 ) -> None:
     """Say everything that is wrong with a data set: exit 0 when nothing is, 3 otherwise."""
@@ -35,7 +38,7 @@ def check(
             "nothing to check" if root is None else "both ROOT and --annotations",
             expected="ROOT, or --annotations FILE --images DIR",
         )
-    faults, looked_at = _check(annotations or root or Path(), images)
+    faults, looked_at = _check(annotations or root or Path(), images, heads)
     if as_json:
         print(json.dumps({"schema": 1, "counts": _counts(faults), "faults": [asdict(f) for f in faults]}, indent=1))
     elif faults:
@@ -45,7 +48,7 @@ def check(
     raise typer.Exit(3 if faults else 0)
 
 
-def _check(target: Path, images: Path | None) -> tuple[list[Fault], int]:
+def _check(target: Path, images: Path | None, heads: Path | None) -> tuple[list[Fault], int]:
     """The faults, and how many image files were looked at."""
     from harness.data.check import check as find_faults
 
@@ -58,7 +61,7 @@ def _check(target: Path, images: Path | None) -> tuple[list[Fault], int]:
             steps.append(done)
             progress.update(task, completed=done, total=total)
 
-        faults = find_faults(target, images, advance)
+        faults = find_faults(target, images, advance, heads)
     # each set counts from its beginning
     return faults, sum(b - a if b >= a else b for a, b in itertools.pairwise(steps))
 

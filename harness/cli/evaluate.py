@@ -16,10 +16,12 @@ from rich.table import Table
 
 from harness.accuracy.anatomy import Anatomy
 from harness.accuracy.breakdown import Breakdown
-from harness.accuracy.checks import read_json
+from harness.accuracy.checks import evaluator_of, read_json
 from harness.accuracy.evaluate import Comparison, Evaluation, check_coverage, compare
 from harness.accuracy.evaluate import evaluate as measure
+from harness.accuracy.evaluate_pckh import PckhEvaluation, evaluate_pckh, read_poses
 from harness.accuracy.resampled import MOST_RESAMPLES
+from harness.errors import UserError
 
 __all__ = ["evaluate"]
 
@@ -27,19 +29,29 @@ Details = Breakdown | Anatomy
 
 
 def evaluate(
-    gt: Annotated[Path, typer.Option("--gt", help="COCO-format annotations.")],
-    pred: Annotated[Path, typer.Option("--pred", help="COCO-format keypoint results.")],
+    gt: Annotated[Path, typer.Option("--gt", help="COCO-format annotations, or MPII's JSON list of persons.")],
+    pred: Annotated[
+        Path, typer.Option("--pred", help="COCO-format keypoint results; of MPII with `person`, or a mat file `preds`.")
+    ],
     against: Annotated[
         list[Path] | None,
         typer.Option("--against", help="Other results on the same images: paired difference. May be repeated."),
     ] = None,
-    evaluator: Annotated[str, typer.Option(help="coco or crowdpose.")] = "coco",
+    evaluator: Annotated[
+        str, typer.Option(help="coco (AP), crowdpose (AP), mpii (PCKh); default: what the annotations are.")
+    ] = "",
+    heads: Annotated[
+        Path | None, typer.Option("--heads", help="MPII: the mat file with the head boxes of the split.")
+    ] = None,
     bootstrap: Annotated[int, typer.Option(help="Resamples of images for the intervals; 0 for none.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples.", min=0)] = 0,
     no_judge: Annotated[bool, typer.Option("--no-judge", help="Skip the check by the reference evaluator.")] = False,
     missing_as_empty: Annotated[
         bool,
-        typer.Option("--missing-as-empty", help="With --against: an image without results is one with nobody found."),
+        typer.Option(
+            "--missing-as-empty",
+            help="With --against: an image without results is one with nobody found. MPII: a person without is wrong.",
+        ),
     ] = False,
     breakdown: Annotated[
         bool, typer.Option("--breakdown", help="AP per keypoint, by size, crowding, occlusion and truncation.")
@@ -49,25 +61,24 @@ def evaluate(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
 ) -> None:
-    """AP of a result file with intervals, and where it is lost; --against another one: paired difference."""
+    """AP or PCKh of a result file with intervals, and where AP is lost; --against another one: paired difference."""
     truth = read_json(gt)
+    evaluator = evaluator or evaluator_of(truth)
+    if evaluator == "mpii":
+        _check_options(gt, heads, breakdown or anatomy)
     paths = [pred, *(against or [])]
     with _progress() as ticker:
-        evaluations = [
-            measure(
-                truth,
-                path,
-                evaluator=evaluator,
-                bootstrap=bootstrap,
-                seed=seed,
-                judge=not no_judge,
-                gt_name=str(gt),
-                progress=ticker(f"intervals of {path.name}", bootstrap),
-            )
-            for path in paths
-        ]
+        evaluations: list[Any] = []
+        for path in paths:
+            advance = ticker(f"intervals of {path.name}", bootstrap)
+            options: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "progress": advance}
+            if evaluator == "mpii":
+                evaluations.append(_pckh(gt, path, heads, missing_as_empty, **options))
+            else:
+                options |= {"evaluator": evaluator, "judge": not no_judge, "gt_name": str(gt)}
+                evaluations.append(measure(truth, path, **options))
         for path, other in zip(paths[1:], evaluations[1:], strict=True):
-            if not missing_as_empty:
+            if not missing_as_empty and evaluator != "mpii":
                 check_coverage(evaluations[0], other, where=f"{pred} and {path}")
         comparisons = _comparisons(evaluations, bootstrap, seed, ticker)
         total = min(bootstrap, MOST_RESAMPLES) + 1
@@ -90,6 +101,24 @@ def _names(paths: Sequence[Path]) -> list[str]:
     """What the tables call the files: their names, with folders where two have the same."""
     names = [path.name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _check_options(gt: Path, heads: Path | None, details: bool) -> None:
+    """What PCKh needs, and what it does not have."""
+    if details:
+        raise UserError("--breakdown and --anatomy are of AP", where=str(gt), hint="PCKh is told joint by joint anyway")
+    if heads is None:
+        raise UserError(
+            "PCKh needs head sizes", where=str(gt), expected="--heads FILE.mat, the head boxes of the split"
+        )
+
+
+def _pckh(gt: Path, pred: Path, heads: Path | None, absent_as_wrong: bool, **options: Any) -> PckhEvaluation:
+    from harness.data import mpii
+
+    dataset = mpii.load(gt, gt.parent, heads=heads)
+    poses = read_poses(pred, len(dataset.persons))
+    return evaluate_pckh(dataset, poses, absent_as_wrong=absent_as_wrong, where=str(pred), **options)
 
 
 def _comparisons(

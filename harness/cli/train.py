@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from harness import provenance, stopping
-from harness.data import coco
+from harness.data import coco, sets
 from harness.errors import DataError, SuiteError, UserError, unknown_name
 from harness.method import Variant, find_variant
 from harness.suite.sources import synthetic_folder
@@ -28,7 +28,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 def train(
     method: Annotated[str, typer.Argument(help="Variant, as `paretopose methods` lists them.")],
-    data: Annotated[str, typer.Option(help="coco=ROOT, or synthetic (made on first use).")] = "synthetic",
+    data: Annotated[
+        str, typer.Option(help="coco=ROOT, crowdpose=ROOT, mpii=ROOT, or synthetic (made on first use).")
+    ] = "synthetic",
     recipe: Annotated[str, typer.Option(help="official, quick ...; default: official where there is one.")] = "",
     set_: Annotated[
         list[str], typer.Option("--set", help="Build knob or recipe field: head=bilinear, target.sigma=3.")
@@ -108,20 +110,36 @@ def _recipe(variant: Variant, name: str) -> tuple[str, Recipe]:
     return name, variant.recipes[name]
 
 
+_TITLES = {"crowdpose": "CrowdPose", "mpii": "MPII"}
+_LAYOUTS = {
+    "coco": ("annotations/person_keypoints_{}2017.json", "{}2017", {}),
+    "synthetic": ("annotations/person_keypoints_{}2017.json", "{}2017", {}),
+    "crowdpose": ("annotations/mmpose_crowdpose_{}.json", "images", {}),
+    "mpii": ("annot/{}.json", "images", {"val": "valid"}),
+}
+"""by set: annotations and images below its root, and its own names of the splits"""
+
+
 def _dataset(text: str, split: Literal["train", "val"]) -> coco.Dataset:
-    """The split of what --data names. DataError where the standard COCO layout is not there."""
+    """The split of what --data names. DataError where the standard layout of that set is not there."""
     kind, _, path = text.partition("=")
     if text == "synthetic":
         root = synthetic_folder(split)
-    elif kind == "coco" and path:
+    elif kind in _LAYOUTS and kind != "synthetic" and path:
         root = Path(path).expanduser()
     else:
-        raise SuiteError(f"--data {text}", expected="coco=ROOT or synthetic")
-    annotations, images = root / "annotations" / f"person_keypoints_{split}2017.json", root / f"{split}2017"
+        raise SuiteError(f"--data {text}", expected="coco=ROOT, crowdpose=ROOT, mpii=ROOT or synthetic")
+    file, folder, names = _LAYOUTS[kind]
+    own = names.get(split, split)
+    annotations, images, heads = root / file.format(own), root / folder.format(own), root / f"annot/gt_{own}.mat"
     for needed in (annotations, images):
         if not needed.exists():
             what = "training" if split == "train" else "validation"
-            raise DataError(f"no COCO {what} set", where=str(root), expected=f"{needed.relative_to(root)} below it")
+            expected = f"{needed.relative_to(root)} below it"
+            raise DataError(f"no {_TITLES.get(kind, 'COCO')} {what} set", where=str(root), expected=expected)
+    if kind in ("crowdpose", "mpii"):
+        scored = heads if kind == "mpii" and heads.is_file() else None
+        return sets.load(annotations, images, heads=scored, name=f"{kind}_{own}")
     return coco.load(annotations, images, name=f"{kind}_{split}2017")
 
 

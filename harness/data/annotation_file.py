@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError
 from harness.foreign.json_text import loads
+from harness.foreign.places import linked_out
 from harness.pose.skeletons import COCO, CROWDPOSE, MPII, Skeleton
 
-__all__ = ["parse_json", "person_category", "read_annotations", "skeleton_of"]
+__all__ = ["check_links", "parse_json", "person_category", "read_annotations", "skeleton_of"]
 
 _BY_JOINTS = {skeleton.num_joints: skeleton for skeleton in (COCO, CROWDPOSE, MPII)}
 
@@ -105,3 +107,10 @@ def skeleton_of(category: dict[str, Any], path: Path, annotated: bool = True) ->
                 hint="put the keypoints into this order, or name the joint set that the file really uses",
             )
     return skeleton
+
+
+def check_links(files: Iterable[str], folder: Path, root: Path) -> None:
+    """DataError for the first of the image `files` in `folder` that a link leads out of `root`."""
+    if (name := linked_out(folder, files, root)) is not None:
+        hint = "copy what it points to, or name a root that holds both"
+        raise DataError("the image is a link to a place outside the data root", where=str(folder / name), hint=hint)

@@ -9,71 +9,80 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.data.annotation_file import person_category, read_annotations, skeleton_of
-from harness.data.coco import AREA_PER_BOX
-from harness.data.reading import image_size
+from harness.data.check_images import Fault, image_files
+from harness.data.check_mpii import check_mpii
+from harness.data.crowdpose import AREA_PER_BOX, counted_joints, without_crowd_index
+from harness.data.sets import is_list
 from harness.errors import DataError
-from harness.foreign.places import climbs_out, linked_out
+from harness.foreign.places import climbs_out
 from harness.pose.skeletons import CROWDPOSE, Skeleton
 
 __all__ = ["Fault", "check", "find_sets"]
 
 Entry = dict[str, Any]
 Progress = Callable[[int, int], None]
+_LAYOUTS = (
+    "annotations/person_keypoints_*.json",
+    "person_keypoints*.json",
+    "annotations/*crowdpose*.json",
+    "annot/*.json",
+)
 _EDGE = 1.0  # pixels that rounding may put a box or joint outside its image
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong: `kind` groups faults, `where` names file and entry, `hint` says what to do."""
-
-    kind: str
-    where: str
-    what: str
-    hint: str = ""
 
 
 def check(
     root_or_annotation: str | Path,
     image_folder: str | Path | None = None,
     progress: Progress | None = None,
+    heads: str | Path | None = None,
 ) -> list[Fault]:
     """All faults of a data set: of a folder (see `find_sets`), or of one annotation file with its images.
 
-    `progress` is called with (images looked at, images in all) of each set. Image files are read, but not
-    decoded when header and end are right. Raises DataError only when there is no data set to look at.
+    `heads`: MPII's mat file of head boxes; `gt_NAME.mat` beside NAME.json is found without it. `progress` is called
+    with (images looked at, images in all) of each set. Image files are read, but not decoded when header and end are
+    right. Raises DataError only when there is no data set to look at.
     """
     sets = find_sets(Path(root_or_annotation), None if image_folder is None else Path(image_folder))
-    return [fault for file, folder in sets for fault in _check_set(file, folder, progress)]
+    given = None if heads is None else Path(heads)
+    return [fault for file, folder in sets for fault in _check_any(file, folder, given, progress)]
 
 
 def find_sets(root: Path, image_folder: Path | None = None) -> list[tuple[Path, Path]]:
     """(annotation file, image folder) pairs of a data root.
 
-    COCO: annotations/person_keypoints_NAME.json with NAME/; flat: person_keypoints*.json with images/.
+    COCO: annotations/person_keypoints_NAME.json with NAME/; flat: person_keypoints*.json with images/. CrowdPose:
+    annotations/*crowdpose*.json with images/. MPII: annot/NAME.json with images/.
     """
     if root.is_file():
         return [(root, image_folder or _folder_of(root))]
-    files = sorted(root.glob("annotations/person_keypoints_*.json")) or sorted(root.glob("person_keypoints*.json"))
+    files = next((found for pattern in _LAYOUTS if (found := sorted(root.glob(pattern)))), [])
     if not files:
         raise DataError(
             "no data set here" if root.is_dir() else "this folder does not exist",
             where=str(root),
             expected="annotations/person_keypoints_val2017.json and val2017/, "
-            "or person_keypoints_NAME.json and images/",
+            "or person_keypoints_NAME.json and images/, or annotations/crowdpose_NAME.json or annot/NAME.json (MPII)",
             hint="name the two with --annotations FILE --images DIR",
         )
     return [(file, image_folder or _folder_of(file)) for file in files]
 
 
 def _folder_of(file: Path) -> Path:
+    if not file.name.startswith("person_keypoints") and file.parent.name in ("annotations", "annot"):
+        return file.parent.parent / "images"
     split = file.parent.parent / file.stem.removeprefix("person_keypoints_")
     return split if file.parent.name == "annotations" else file.parent / "images"
+
+
+def _check_any(file: Path, folder: Path, heads: Path | None, progress: Progress | None) -> Iterator[Fault]:
+    if is_list(file):
+        beside = file.with_name(f"gt_{file.stem}.mat")
+        return check_mpii(file, folder, heads or (beside if beside.is_file() else None), progress)
+    return _check_set(file, folder, progress)
 
 
 def _check_set(file: Path, folder: Path, progress: Progress | None) -> Iterator[Fault]:
@@ -86,7 +95,7 @@ def _check_set(file: Path, folder: Path, progress: Progress | None) -> Iterator[
         return
     images = {entry["id"]: entry for entry in raw["images"] if isinstance(entry.get("id"), int)}
     yield from _image_entries(raw["images"], file)
-    yield from _image_files(list(images.values()), folder, progress)
+    yield from image_files(list(images.values()), folder, progress)
     known = [entry.get("id") for entry in raw["categories"]]
     persons = [entry for entry in raw["annotations"] if entry.get("category_id") == category["id"]]
     yield from _doubles([entry.get("id") for entry in persons], "double annotation id", file)
@@ -94,6 +103,9 @@ def _check_set(file: Path, folder: Path, progress: Progress | None) -> Iterator[
         if entry.get("category_id") not in known:
             what = f"category_id {entry.get('category_id')!r} is not among the categories"
             yield Fault("category", _at(file, entry), what, "use the id of the person category")
+    for identity in without_crowd_index(raw["images"]) if skeleton is CROWDPOSE else ():
+        hint = "easy, medium and hard are told by it: take CrowdPose's own annotation file"
+        yield Fault("crowdIndex", f"{file.name}, image {identity}", "crowdIndex is missing", hint)
     for entry in persons:
         yield from _annotation(entry, images, skeleton, file)
     if not any(_labelled(entry) for entry in persons):
@@ -130,38 +142,6 @@ def _image_entries(entries: list[Entry], file: Path) -> Iterator[Fault]:
             yield Fault("image entry", where, f"file_name is {name!r}", "use a path inside the image folder")
 
 
-def _image_files(entries: list[Entry], folder: Path, progress: Progress | None) -> Iterator[Fault]:
-    if not folder.is_dir():
-        yield Fault("image folder", str(folder), "the image folder does not exist", "name it with --images DIR")
-        return
-    entries = [e for e in entries if isinstance(e.get("file_name"), str) and not climbs_out(e["file_name"])]
-    with ThreadPoolExecutor(4) as pool:
-        faults = pool.map(lambda entry: _image_file(entry, folder), entries)
-        for done, fault in enumerate(faults, start=1):
-            if fault is not None:
-                yield fault
-            if progress is not None:
-                progress(done, len(entries))
-
-
-def _image_file(entry: Entry, folder: Path) -> Fault | None:
-    path = folder / entry["file_name"]
-    where = f"image {entry['id']}, {path.name}"
-    if linked_out(folder, [entry["file_name"]], folder.parent) is not None:
-        return Fault("image link", where, "a link to a place outside the data root", "copy what it points to")
-    if not path.is_file():
-        return Fault("missing image", where, "the file does not exist", "copy the file, or drop the image")
-    try:
-        width, height = image_size(path)
-    except DataError as error:
-        return Fault("unreadable image", where, error.what, error.hint)
-    said = (entry.get("width"), entry.get("height"))
-    if said == (width, height):
-        return None
-    hint = "use the original image, or correct the annotation file"
-    return Fault("image size", where, f"the file is {width}x{height}, annotated is {said[0]}x{said[1]}", hint)
-
-
 def _annotation(entry: Entry, images: dict[Any, Entry], skeleton: Skeleton, file: Path) -> Iterator[Fault]:
     where = _at(file, entry)
     image_id = entry.get("image_id")
@@ -196,8 +176,7 @@ def _keypoints(entry: Entry, skeleton: Skeleton, size: tuple[Any, Any], where: s
         what = f"outside the image of {size[0]}x{size[1]}: {', '.join(outside)}"
         yield Fault("keypoint outside", where, what, "correct it, or set its visibility to 0")
     labelled, said = _labelled(entry), entry.get("num_keypoints")
-    # QUIRK: CrowdPose's own files leave its last two joints, head and neck, out of num_keypoints
-    body = sum(v > 0 for *_, v in joints[:-2]) if skeleton is CROWDPOSE else labelled
+    body = counted_joints([v > 0 for *_, v in joints]) if skeleton is CROWDPOSE else labelled
     if said not in (labelled, body):
         what = f"num_keypoints is {said}, {labelled} have visibility above 0"
         yield Fault("num_keypoints", where, what, "evaluation ignores persons with num_keypoints 0")

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.data.annotation_file import person_category, read_annotations, skeleton_of
+from harness.data.annotation_file import check_links, person_category, read_annotations, skeleton_of
+from harness.data.crowdpose import AREA_PER_BOX
 from harness.errors import DataError
-from harness.foreign.places import climbs_out, linked_out
+from harness.foreign.places import climbs_out
+from harness.pose.joint_map import JointMap
 from harness.pose.skeletons import CROWDPOSE, Skeleton
 
 __all__ = [
-    "AREA_PER_BOX",
     "Dataset",
     "ImageInfo",
     "Person",
@@ -30,8 +31,6 @@ __all__ = [
     "restrict",
     "subset",
 ]
-
-AREA_PER_BOX = 0.53  # CrowdPose annotates no area; its evaluation takes this share of the box
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,10 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Person:
-    """One annotated person: bbox (x, y, w, h) in pixels, keypoints (K, 3) float64: x, y, visibility 0..2."""
+    """One annotated person: bbox (x, y, w, h) in pixels, keypoints (K, 3) float64: x, y, visibility 0..2.
+
+    `head_size`: pixels, of MPII, where head boxes were given.
+    """
 
     id: int
     image_id: int
@@ -55,13 +57,16 @@ class Person:
     keypoints: np.ndarray
     iscrowd: bool
     num_keypoints: int
+    head_size: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images and persons in file order. `annotations` is the COCO dict for a judge, without segmentations.
 
-    `omitted` are the ids of images of the annotation file that a restriction left out.
+    `omitted` are the ids of images of the annotation file that a restriction left out. `joint_map`: where a network
+    with other joints is evaluated; `skeleton` and `persons` then have the evaluated joints only. `protocol`: fields
+    of the test-time protocol that the set's own evaluation prescribes.
     """
 
     name: str
@@ -71,6 +76,13 @@ class Dataset:
     skeleton: Skeleton
     annotations: dict[str, Any] = field(repr=False)
     omitted: frozenset[int] = field(default=frozenset(), repr=False)
+    joint_map: JointMap | None = field(default=None, repr=False)
+    protocol: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def evaluator(self) -> str:
+        """`coco` and `crowdpose`: AP; `mpii`: PCKh."""
+        return self.skeleton.name
 
     @cached_property
     def file_sizes(self) -> dict[int, int]:
@@ -100,9 +112,10 @@ class Dataset:
         digest.update(np.array([(*p.bbox, p.area) for p in self.persons], dtype="<f8").tobytes())
         for person in self.persons:
             digest.update(person.keypoints.astype("<f8").tobytes())
-        crowded = [
-            entry.get("crowdIndex") for entry in self.annotations.get("images", ())
-        ]  # what is easy, medium and hard
+            if person.head_size is not None:
+                digest.update(np.float64(person.head_size).tobytes())
+        # what is easy, medium and hard
+        crowded = [entry.get("crowdIndex") for entry in self.annotations.get("images", ())]
         if any(index is not None for index in crowded):
             digest.update(repr(crowded).encode())
         return digest.hexdigest()
@@ -130,7 +143,7 @@ def load(
     joints = skeleton or skeleton_of(category, path, bool(raw["annotations"]))
     _check_joint_count(category, joints, path)
     images = _images(raw["images"], path)
-    _check_links(images, Path(image_folder), root or Path(image_folder))
+    check_links((image.file for image in images), Path(image_folder), root or Path(image_folder))
     entries = [a for a in raw["annotations"] if _get(a, "category_id", path) == category["id"]]
     persons = _persons(entries, {image.id for image in images}, joints, path)
     for entry, person in zip(entries, persons):
@@ -214,12 +227,6 @@ def _image(entry: dict[str, Any], path: Path) -> ImageInfo:
         what = f"file_name {file!r} of image {identity} leaves the image folder"
         raise DataError(what, where=str(path), expected="a path inside the image folder", hint="remove / and ..")
     return ImageInfo(identity, file, width, height)
-
-
-def _check_links(images: Iterable[ImageInfo], folder: Path, root: Path) -> None:
-    if (name := linked_out(folder, (image.file for image in images), root)) is not None:
-        hint = "copy what it points to, or name a root that holds both"
-        raise DataError("the image is a link to a place outside the data root", where=str(folder / name), hint=hint)
 
 
 def _is_whole(value: Any) -> bool:

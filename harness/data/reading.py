@@ -20,7 +20,7 @@ from harness.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MAX_PIXELS", "image_size", "read_image"]
+__all__ = ["MAX_PIXELS", "header_size", "image_size", "read_image"]
 
 MAX_PIXELS = 200_000_000  # a header that promises more is taken for a decompression bomb
 _MAX_BYTES = 4 * MAX_PIXELS  # of a file: such an image with four channels, not packed at all
@@ -31,6 +31,7 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _JPEG_START, _JPEG_END, _SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_HEADER = 1 << 16  # bytes in which the size of nearly every JPEG and PNG stands
 _STANDALONE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # TEM, RST0..RST7, SOI: no length follows
 _NOT_A_FRAME = {0xC4, 0xC8, 0xCC}  # DHT, JPG, DAC share the range of the start-of-frame markers
 
@@ -63,14 +64,24 @@ def image_size(path: Path) -> tuple[int, int]:
     return size
 
 
-def _bytes_of(path: Path) -> bytes:
+def header_size(path: Path) -> tuple[int, int]:
+    """(width, height) from the first bytes of a file, the rest unread; DataError as `read_image`."""
+    start = _bytes_of(path, _HEADER)
+    known = start.startswith((_PNG_START, _JPEG_START))
+    if known and len(start) == _HEADER and start.startswith(_JPEG_START) and _jpeg_size(start) is None:
+        start = _bytes_of(path)  # a large profile or preview stands before the picture
+    return _header_size(start if known else _bytes_of(path), path)
+
+
+def _bytes_of(path: Path, count: int = -1) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
             raise DataError("image file is no file", where=str(path), expected="an image")
         if found.st_size > _MAX_BYTES:
             raise _too_large(path, f"file of {found.st_size:,} bytes")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(count)
     except FileNotFoundError:
         hint = "check the image folder" if path.parent.is_dir() else f"the folder {path.parent} does not exist"
         raise DataError("image file is missing", where=str(path), hint=hint) from None

@@ -168,14 +168,14 @@ def _row(row: Mapping[str, Any], store: Store, references: dict[str, Record]) ->
 
 def _accuracy(record: Record, store: Store) -> Accuracy:
     key, result = record.key, record.result
-    stat = result.get("stats", {}).get("AP", {})
+    stat = result.get("stats", {}).get("AP") or {"reason": "the gate judges AP, and this data set is scored by PCKh"}
     arrays = store.arrays(record.id)
     return Accuracy(
         context={name: key.get(name) for name in ("data", "missing", "protocol", "input_size")}
         | {"evaluator": result.get("evaluator")},
         value=stat.get("value"),
         reason=stat.get("reason", "") if arrays is not None else "the arrays of the record are missing or damaged",
-        matches=None if arrays is None else pack(Matches.from_arrays(arrays)),
+        matches=None if arrays is None or "status" not in arrays else pack(Matches.from_arrays(arrays)),
     )
 
 

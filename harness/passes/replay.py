@@ -185,8 +185,11 @@ def to_results(
     scales: np.ndarray,
     protocol: PoseProtocol,
     skeleton: Skeleton,
+    *,
+    named: bool = False,
 ) -> list[dict[str, Any]]:
-    """COCO result records: rescored, after NMS, images in order of their boxes.
+    """COCO result records: rescored, after NMS, images in order of their boxes; `named`: with the annotation that each
+    pose is of, `person`.
 
     `scales` (N, 2) of the crops in units of 200 px: NMS measures OKS with the padded box area (HRNet protocol G5).
     """
@@ -203,6 +206,8 @@ def to_results(
     for group in np.split(order, np.flatnonzero(np.diff(images[order])) + 1):
         for row in group[_keep(chosen.keypoints[group], scores[group], areas[group], protocol, skeleton)]:
             results.append(_result(int(images[row]), chosen.keypoints[row], float(scores[row])))
+            if named:
+                results[-1]["person"] = int(boxes.ids[rows[row]])
             if protocol.results_with_bbox:
                 results[-1]["bbox"] = boxes.xywh[rows[row]].tolist()
     return results

@@ -37,7 +37,8 @@ def top_down_results(
         found = _sealed(Path(folder))
     chosen = replay.select(found, reading.name, flip=protocol.flip, threshold=float("inf"))
     _, scales = center_scale(boxes.xywh, runner.predictor.input_size, protocol.box_padding)
-    return replay.to_results(found, chosen, boxes, scales, protocol, runner.skeleton)
+    named = dataset.evaluator == "mpii"
+    return replay.to_results(found, chosen, boxes, scales, protocol, runner.skeleton, named=named)
 
 
 def image_results(

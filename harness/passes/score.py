@@ -7,26 +7,50 @@ from typing import Any
 
 import numpy as np
 
-from harness.accuracy.evaluate import evaluate
+from harness.accuracy.on_dataset import evaluate_on
 from harness.data.boxes import Boxes
 from harness.data.coco import Dataset
 from harness.data.crops import center_scale
+from harness.method import PoseProtocol
 from harness.passes import replay
 from harness.passes.decoding import Decoding
 from harness.suite.schema import AccuracySpec, Cell
 
-__all__ = ["cost_summary", "described", "detections", "score"]
+__all__ = ["cost_summary", "described", "detections", "joints_of", "on_evaluated", "results_on", "score"]
 
 
 def detections(
     cell: Cell, found: replay.Pass, dataset: Dataset, boxes: Boxes
 ) -> tuple[list[dict[str, Any]], replay.Selection]:
-    """COCO results of a cell from its pass, and the selection they come from."""
+    """COCO results of a cell from its pass, of the joints that are evaluated, and the selection they come from."""
     threshold = replay.threshold_of(found, cell.select, flip=cell.protocol.flip)
     name = Decoding.of(cell.protocol).name
     chosen = replay.select(found, name, flip=cell.protocol.flip, threshold=threshold)
     _, scales = center_scale(boxes.xywh, cell.input_size, cell.protocol.box_padding)
-    return replay.to_results(found, chosen, boxes, scales, cell.protocol, dataset.skeleton), chosen
+    return results_on(dataset, found, chosen, boxes, scales, cell.protocol), chosen
+
+
+def results_on(
+    dataset: Dataset,
+    found: replay.Pass,
+    chosen: replay.Selection,
+    boxes: Boxes,
+    scales: np.ndarray,
+    protocol: PoseProtocol,
+) -> list[dict[str, Any]]:
+    """COCO results of the joints that the data set is evaluated on; rescoring and NMS see all joints of the network."""
+    chart = dataset.joint_map
+    skeleton, named = chart.network if chart else dataset.skeleton, dataset.evaluator == "mpii"
+    results = replay.to_results(found, chosen, boxes, scales, protocol, skeleton, named=named)
+    return on_evaluated(results, dataset)
+
+
+def on_evaluated(results: list[dict[str, Any]], dataset: Dataset) -> list[dict[str, Any]]:
+    """Results with the joints that the data set is evaluated on, in its order."""
+    if dataset.joint_map is None:
+        return results
+    kept = dataset.joint_map.network_rows
+    return [{**r, "keypoints": np.reshape(r["keypoints"], (-1, 3))[kept].ravel().tolist()} for r in results]
 
 
 def score(
@@ -38,14 +62,13 @@ def score(
     spec: AccuracySpec,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The result of an accuracy record, and the arrays that paired comparisons and `report --verify` need later."""
-    evaluation = evaluate(
-        dataset.annotations,
+    evaluation = evaluate_on(
+        dataset,
         results,
-        evaluator="crowdpose" if dataset.skeleton.name == "crowdpose" else "coco",
         bootstrap=spec.bootstrap,
         seed=spec.seed,
         judge=spec.judge,
-        image_ids=[image.id for image in dataset.images],
+        absent_as_wrong=len(found["index"]) < len(boxes),  # persons of missing images were passed over
     )
     images = boxes.image_ids[found["index"]]
     result = {
@@ -55,11 +78,17 @@ def score(
         "skipped_boxes": len(boxes.scores) - len(found["index"]),
         "cost": cost_summary(chosen.macs, images, len(dataset.images)),
     }
+    result |= joints_of(dataset)
     if "quality" in found:
         result["quality_threshold"] = _number(chosen.threshold)
         result["refined_share"] = float(np.mean(chosen.exits > 0)) if chosen.exits.size else None
     work = {"work_macs": chosen.macs, "work_exits": chosen.exits, "work_image": images}
     return result, evaluation.matches.to_arrays() | work
+
+
+def joints_of(dataset: Dataset) -> dict[str, Any]:
+    """`joints` of an accuracy record: which were evaluated, where a network with other joints was."""
+    return {"joints": dataset.joint_map.to_json()} if dataset.joint_map else {}
 
 
 def _number(threshold: float | None) -> float | str:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from harness.accuracy.box_ap import evaluate_boxes
-from harness.accuracy.evaluate import evaluate
+from harness.accuracy.on_dataset import evaluate_on
 from harness.data.boxes import Boxes
 from harness.data.coco import Dataset
 from harness.method import PoseProtocol
 from harness.passes.replay import Pass
-from harness.passes.score import described
+from harness.passes.score import described, joints_of
 from harness.suite.schema import AccuracySpec
 
 __all__ = ["BOX", "OWN", "boxes_of", "image_work", "kept_persons", "person_results", "score_images"]
@@ -76,8 +76,7 @@ def score_images(
     """
     ids = [image.id for image in dataset.images]
     options: dict[str, Any] = {"bootstrap": spec.bootstrap, "seed": spec.seed, "judge": spec.judge}
-    kind = "crowdpose" if dataset.skeleton.name == "crowdpose" else "coco"
-    poses = evaluate(dataset.annotations, results, evaluator=kind, image_ids=ids, **options)
+    poses = evaluate_on(dataset, results, **options)
     own = boxes_of(found, protocol, dataset, OWN)
     boxes = evaluate_boxes(
         dataset.annotations, own.image_ids, own.xywh, own.scores,
@@ -91,6 +90,7 @@ def score_images(
         "skipped_images": len(ids) - len(found["index"]),
         "box_ap": boxes.to_dict(),
         **image_work(work),
+        **joints_of(dataset),
     }
     own_matches = {f"{BOX}{name}": array for name, array in boxes.matches.to_arrays().items()}
     return result, {**poses.matches.to_arrays(), **own_matches, **work}

@@ -24,8 +24,9 @@ from harness.passes.results import image_results, top_down_results
 from harness.pictures.album import Album, open_album
 from harness.pictures.token_pictures import check_refines, token_picture
 from harness.pose.drawing import draw_poses
-from harness.pose.skeletons import COCO
+from harness.pose.skeletons import Skeleton, with_joints
 from harness.records.store import write_atomically
+from harness.run.joints import network_skeleton
 from harness.run.rows import Progress, fitted, run_kind, settings_of
 from harness.suite.cells import expand
 from harness.suite.schema import Cell, MethodSpec, Suite
@@ -70,7 +71,7 @@ def predict_photographs(
     With `tokens` a second picture of each shows which regions of each person were refined, and what that changed.
     `workers` threads read, cut and draw; the network gets `batch` persons, or images of one size, at a time.
     """
-    runner, cell, trained_on = _runner(method, assignments, weights, device)
+    runner, cell, trained_on, skeleton = _runner(method, assignments, weights, device)
     whole = isinstance(runner, OneStageRunner)
     if whole and boxes is not None:
         raise UserError(f"{method} finds the persons itself", where=f"--boxes {boxes}", hint="leave --boxes out")
@@ -81,7 +82,7 @@ def predict_photographs(
     album = open_album(files, boxes, workers)
     found = _predicted(runner, cell, album, progress, batch, workers)
     out.mkdir(parents=True, exist_ok=True)
-    coco = _coco(album, found)
+    coco = _coco(album, found, skeleton)
     write_atomically(out / "predictions.json", json.dumps(coco).encode())
     write_atomically(out / "results.json", json.dumps(_submitted(found, cell)).encode())
     if threshold is None:
@@ -90,7 +91,9 @@ def predict_photographs(
     places = [out / name for name in _picture_names(files)]
     with (
         progress.task("pictures", len(files)) as advance,
-        closing(in_order(partial(_draw, threshold=threshold), zip(files, shown, places), workers)) as drawn,
+        closing(
+            in_order(partial(_draw, threshold=threshold, skeleton=skeleton), zip(files, shown, places), workers)
+        ) as drawn,
     ):
         for _ in drawn:
             advance(1)
@@ -137,9 +140,9 @@ def _submitted(found: Sequence[Sequence[Mapping[str, Any]]], cell: Cell) -> list
 
 def _runner(
     method: str, assignments: Sequence[str], weights: Path | None, device: str
-) -> tuple[TopDownRunner | OneStageRunner, Cell, str]:
-    """The network with its weights, its cell (what the settings leave open follows the weights), and the name of the
-    data that it was trained on, where the file tells."""
+) -> tuple[TopDownRunner | OneStageRunner, Cell, str, Skeleton]:
+    """The network with its weights, its cell (what the settings leave open follows the weights), the name of the data
+    that it was trained on, where the file tells, and its joints."""
     cell = _cell(method, assignments)
     weights = weights or Sources().weights_of(cell, "quickstart")
     if weights is None:
@@ -148,12 +151,15 @@ def _runner(
         raise WeightsError("there is no such weights file", where=str(weights))
     row = fitted(cell, weights)
     cell, kind = row.cell, run_kind(row.cell)
-    joints = {} if row.variant.open_file is not None else {"num_joints": COCO.num_joints}
-    network, report = open_variant(row.variant, weights, input_size=cell.input_size, **joints, **cell.build)
+    network, report = open_variant(row.variant, weights, input_size=cell.input_size, **cell.build)
     trained_on = report.trained_on if report else ""
+    skeleton = network_skeleton(row, None)
+    if with_joints(skeleton.num_joints) is None:
+        what, expected = f"the network writes {skeleton.num_joints} joints", "17 (COCO), 14 (CrowdPose) or 16 (MPII)"
+        raise WeightsError(what, where=str(weights), expected=expected)
     if row.variant.paradigm == "one-stage":
-        return OneStageRunner(network, cell.protocol, device=device, **kind), cell, trained_on
-    return TopDownRunner(network, cell.protocol, COCO, device=device, **kind), cell, trained_on
+        return OneStageRunner(network, cell.protocol, device=device, **kind), cell, trained_on, skeleton
+    return TopDownRunner(network, cell.protocol, skeleton, device=device, **kind), cell, trained_on, skeleton
 
 
 def _picture_names(files: Sequence[Path]) -> list[str]:
@@ -181,12 +187,13 @@ def _cell(method: str, assignments: Sequence[str]) -> Cell:
     return expand(Suite(name="predict", methods=(line,)))[0]
 
 
-def _draw(job: tuple[Path, Sequence[Mapping[str, Any]], Path], threshold: float) -> Path:
+def _draw(job: tuple[Path, Sequence[Mapping[str, Any]], Path], threshold: float, skeleton: Skeleton) -> Path:
     """Draws the results of a photograph and writes the picture."""
     photograph, found, place = job
-    keypoints = np.array([f["keypoints"] for f in found], dtype=np.float32).reshape(-1, 17, 3)
+    keypoints = np.array([f["keypoints"] for f in found], dtype=np.float32).reshape(-1, skeleton.num_joints, 3)
     boxes = [f["bbox"] for f in found if "bbox" in f]
-    return _save(draw_poses(read_image(photograph), keypoints, COCO, score_threshold=threshold, boxes=boxes), place)
+    drawn = draw_poses(read_image(photograph), keypoints, skeleton, score_threshold=threshold, boxes=boxes)
+    return _save(drawn, place)
 
 
 def _draw_regions(
@@ -209,7 +216,7 @@ def _save(drawn: np.ndarray, path: Path) -> Path:
     return path
 
 
-def _coco(album: Album, found: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def _coco(album: Album, found: Sequence[Sequence[Mapping[str, Any]]], skeleton: Skeleton) -> dict[str, Any]:
     images = [
         {"id": image_id, "file_name": Path(i.file).name, "width": i.width, "height": i.height}
         for i, image_id in zip(album.dataset.images, album.ids)
@@ -232,7 +239,7 @@ def _coco(album: Album, found: Sequence[Sequence[Mapping[str, Any]]]) -> dict[st
     category = {
         "id": 1,
         "name": "person",
-        "keypoints": list(COCO.joints),
-        "skeleton": [[a + 1, b + 1] for a, b in COCO.limbs],
+        "keypoints": list(skeleton.joints),
+        "skeleton": [[a + 1, b + 1] for a, b in skeleton.limbs],
     }
     return {"images": images, "annotations": annotations, "categories": [category]}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["COCO", "CROWDPOSE", "MPII", "SKELETONS", "Skeleton"]
+__all__ = ["COCO", "CROWDPOSE", "MPII", "SKELETONS", "Skeleton", "with_joints"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,23 @@ class Skeleton:
         for a, b in self.flip_pairs:
             order[a], order[b] = b, a
         return order
+
+    def only(self, names: Sequence[str]) -> Skeleton:
+        """The joint set with these joints only, in its own order; limbs and pairs that lose an end go with it."""
+        kept = [j for j, name in enumerate(self.joints) if name in names]
+        place = {old: new for new, old in enumerate(kept)}
+
+        def moved(pairs: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+            return tuple((place[a], place[b]) for a, b in pairs if a in place and b in place)
+
+        return replace(
+            self,
+            joints=tuple(self.joints[j] for j in kept),
+            flip_pairs=moved(self.flip_pairs),
+            sigmas=tuple(self.sigmas[j] for j in kept),
+            limbs=moved(self.limbs),
+            upper=tuple(place[j] for j in self.upper if j in place),
+        )
 
 
 # fmt: off
@@ -82,3 +100,8 @@ MPII = Skeleton(
 
 # fmt: on
 SKELETONS = {s.name: s for s in (COCO, CROWDPOSE, MPII)}
+
+
+def with_joints(count: int | None) -> Skeleton | None:
+    """The joint set of a network that writes so many joints, None where none of ours has that number."""
+    return next((s for s in SKELETONS.values() if s.num_joints == count), None)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from harness import provenance
-from harness.accuracy.match import Matches
+from harness.accuracy import scored
 from harness.errors import MeasurementError
 from harness.records.store import Record, Store
 from harness.run.effects import Draws, Outcome, ablation, lead
@@ -38,9 +38,11 @@ def lines(rows: Sequence[Scored]) -> dict[int, list[Scored]]:
 
 
 def compared(rows: Sequence[Scored]) -> list[Scored]:
-    """The scored rows, among which the best is looked for; none where they are too few or too many."""
+    """The scored rows, among which the best is looked for; none where they are too few or too many, or where different
+    joints of the persons were evaluated."""
     found = [row for row in rows if "accuracy" in row.records]
-    return found if 2 <= len(found) <= MOST_ROWS else []
+    joints = {_text(row.records["accuracy"].result.get("joints", {}).get("evaluated", {})) for row in found}
+    return found if 2 <= len(found) <= MOST_ROWS and len(joints) == 1 else []
 
 
 def effects_record(
@@ -109,12 +111,12 @@ def _result(
     }
 
 
-def _matches(store: Store, record: Record) -> Matches:
+def _matches(store: Store, record: Record) -> scored.Scored:
     arrays = store.arrays(record.id)
     if arrays is None:
         raise MeasurementError("the matches of a record are gone", where=record.id, hint="run the suite again")
-    return Matches.from_arrays(arrays)
+    return scored.from_arrays(arrays)
 
 
-def _text(swept: Mapping[str, Any]) -> str:
+def _text(swept: Any) -> str:
     return json.dumps(swept, sort_keys=True)

@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.accuracy.ap import summarise
 from harness.accuracy.bootstrap import different_ground, holm, resample
-from harness.accuracy.match import Matches
+from harness.accuracy.scored import Scored, headline
 from harness.errors import DataError
 
 __all__ = ["Ablation", "Draws", "Effect", "Estimate", "Lead", "Outcome", "Setting", "ablation", "lead"]
@@ -40,7 +39,7 @@ class Outcome:
 
     levels: Levels
     seed: int
-    matches: Matches
+    matches: Scored
 
 
 @dataclass(frozen=True)
@@ -104,27 +103,27 @@ class Lead:
 
 
 class Draws:
-    """AP of matches and of every resample of their images, computed once for each set of matches.
+    """AP (or PCKh@0.5) of matches and of every resample of their images, computed once for each set of matches.
 
     n: resamples, 0 for none; progress: called after each set of matches that is asked for.
     """
 
     def __init__(self, n: int = 1000, seed: int = 0, progress: Progress | None = None) -> None:
         self.n, self.seed, self._progress = n, seed, progress
-        self._known: dict[int, tuple[Matches, float, np.ndarray]] = {}
+        self._known: dict[int, tuple[Scored, float, np.ndarray]] = {}
 
-    def of(self, matches: Matches) -> tuple[float, np.ndarray]:
+    def of(self, matches: Scored) -> tuple[float, np.ndarray]:
         """AP, and that of each resample (n,)."""
         if id(matches) not in self._known:  # the matches are kept with it, so that their id stays theirs
-            samples = resample(matches, self.n, self.seed)[:, 0] if self.n else np.zeros(0)  # AP comes first
-            self._known[id(matches)] = (matches, summarise(matches)["AP"], samples)
+            samples = resample(matches, self.n, self.seed)[:, 0] if self.n else np.zeros(0)  # the headline comes first
+            self._known[id(matches)] = (matches, headline(matches), samples)
         if self._progress:
             self._progress()
         _, value, samples = self._known[id(matches)]
         return value, samples
 
 
-def lead(several: Sequence[Matches], draws: Draws) -> Lead | None:
+def lead(several: Sequence[Scored], draws: Draws) -> Lead | None:
     """The best of matches of the same images and persons, one by method; None where fewer than two have an AP, or
     they are of different ones."""
     if any(different_ground(several[0], other) for other in several[1:]):

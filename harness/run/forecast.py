@@ -99,7 +99,11 @@ class _Sizes:
     def _network(self, row: Row) -> Any:
         key = json.dumps(self.session.network_key(row))
         if key not in self._built:
-            options = {"num_joints": self.session.joints(row), "input_size": row.cell.input_size, **row.cell.build}
+            options = {
+                "num_joints": self.session.skeleton(row).num_joints,
+                "input_size": row.cell.input_size,
+                **row.cell.build,
+            }
             self._built[key] = unfilled(row.variant, **options)
         return self._built[key]
 

@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.accuracy.ap import summarise
 from harness.accuracy.bootstrap import intervals
-from harness.accuracy.match import Matches
+from harness.accuracy.scored import Scored, from_arrays, summarise
 from harness.cost.statistics import kept_median, quantile
 from harness.passes.score import cost_summary
 from harness.passes.score_images import BOX, image_work
@@ -92,20 +91,20 @@ def _accuracy(record: Record, store: Store, others: Sequence[Record]) -> Iterato
     if arrays is None:
         yield "stats", None, _Missing("its matches are not stored here, or the file is damaged")
         return
-    matches = Matches.from_arrays(arrays)
+    matches = from_arrays(arrays)
     yield "images", result.get("images"), matches.num_images
     yield from _stats("", result, matches, result.get("bootstrap") or {})
     if result.get("box_ap"):
         of_boxes = {n.removeprefix(BOX): array for n, array in arrays.items() if n.startswith(BOX)}
         if of_boxes:
-            boxes = Matches.from_arrays(of_boxes)
+            boxes = from_arrays(of_boxes)
             yield from _stats("box_ap.", result["box_ap"], boxes, result.get("bootstrap") or {})
         else:
             yield "box_ap", None, _Missing("the matches of its boxes are not stored")
     yield from _work(result, arrays)
 
 
-def _stats(prefix: str, result: Mapping[str, Any], matches: Matches, bootstrap: Mapping[str, Any]) -> Iterator[_Triple]:
+def _stats(prefix: str, result: Mapping[str, Any], matches: Scored, bootstrap: Mapping[str, Any]) -> Iterator[_Triple]:
     """Every statistic that is written, with its interval."""
     stats, resamples = summarise(matches), int(bootstrap.get("resamples") or 0)
     bounds = intervals(matches, resamples, int(bootstrap.get("seed") or 0)) if resamples else {}
@@ -224,7 +223,7 @@ def _effects(record: Record, store: Store, others: Sequence[Record]) -> Iterator
     key, draws = record.key, Draws(record.key["resamples"], record.key["seed"])
     rivals = key["rows"] if record.result.get("lead") else []
     named = {cell["accuracy"] for line in key["lines"] for cell in line["cells"]} | set(rivals)
-    matches = {i: Matches.from_arrays(arrays) for i in named if (arrays := store.arrays(i)) is not None}
+    matches = {i: from_arrays(arrays) for i in named if (arrays := store.arrays(i)) is not None}
     for line, written in zip(key["lines"], record.result["lines"]):
         field, cells = f"lines.{line['line']}.ablation", line["cells"]
         if not {cell["accuracy"] for cell in cells} <= matches.keys():

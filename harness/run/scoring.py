@@ -14,6 +14,7 @@ from harness.passes import replay
 from harness.passes.predict import Decoding, PassPlan, run_passes
 from harness.passes.score import detections, score
 from harness.records.store import Record, write_atomically
+from harness.run.joints import check_ground
 from harness.run.rows import Row, code_of, file_names, run_kind, settings_of
 from harness.run.scoring_images import find_boxes, image_pass_key, image_record_key, score_image_rows
 from harness.run.sealing import seal
@@ -57,7 +58,8 @@ def _score_images(session: Session, rows: Sequence[Row], spec: AccuracySpec) -> 
 
 
 def state_of_accuracy(session: Session, row: Row, spec: AccuracySpec) -> str:
-    """`cached` (the row has its record now), `to do`, or why there is none."""
+    """`cached` (the row has its record now), `to do`, or why there is none. SuiteError or DataError where the row's
+    network cannot be scored on its data."""
     dataset = session.dataset(row)
     if row.weights is None:
         row.reasons["accuracy"] = row.lacking
@@ -67,10 +69,12 @@ def state_of_accuracy(session: Session, row: Row, spec: AccuracySpec) -> str:
         row.reasons["accuracy"] = session.lacking_boxes(row)
     elif not dataset.persons:
         row.reasons["accuracy"] = _NO_TRUTH
-    elif row.variant.paradigm == "one-stage":
-        return "cached" if session.attach(row, image_record_key(session, row, spec)) else "to do"
     else:
-        return "cached" if session.attach(row, _key(session, row, spec)) else "to do"
+        session.joint_map(row)
+        check_ground(row, dataset)
+        whole = row.variant.paradigm == "one-stage"
+        key = image_record_key(session, row, spec) if whole else _key(session, row, spec)
+        return "cached" if session.attach(row, key) else "to do"
     return row.reasons["accuracy"]
 
 
@@ -179,6 +183,7 @@ def _key(session: Session, row: Row, spec: AccuracySpec) -> dict[str, Any]:
         "missing": row.cell.data.missing,
         "spec": spec.model_dump(mode="json"),
         "score_code": provenance.code("score"),
+        **session.joints_key(row),
     }
 
 

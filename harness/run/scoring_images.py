@@ -13,6 +13,7 @@ from harness import provenance
 from harness.errors import MeasurementError
 from harness.passes import replay
 from harness.passes.predict_images import run_image_pass
+from harness.passes.score import on_evaluated
 from harness.passes.score_images import boxes_of, person_results, score_images
 from harness.records.store import Record
 from harness.run.rows import Row, code_of, run_kind, settings_of
@@ -49,6 +50,7 @@ def image_record_key(session: Session, row: Row, spec: AccuracySpec) -> dict[str
         "protocol": row.cell.protocol.applying("one-stage"),
         "spec": spec.model_dump(mode="json"),
         "score_code": provenance.code("score_images"),
+        **session.joints_key(row),
     }
 
 
@@ -83,7 +85,8 @@ def score_image_rows(session: Session, rows: Sequence[Row], spec: AccuracySpec) 
         with session.guard([row], "accuracy"):
             dataset = session.dataset(row)
             assert dataset is not None
-            results[row] = person_results(found, row.cell.protocol, [image.id for image in dataset.images])
+            everybody = person_results(found, row.cell.protocol, [image.id for image in dataset.images])
+            results[row] = on_evaluated(everybody, dataset)
             if "accuracy" not in row.records and dataset.persons:
                 result, arrays = score_images(found, results[row], row.cell.protocol, dataset, spec)
                 folder = _folder(session, row)

@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 from harness import provenance, stopping
 from harness.data.boxes import Boxes, at_least
 from harness.data.coco import Dataset
+from harness.data.joints import on_joints
 from harness.errors import HarnessError, MeasurementError, SuiteError, is_out_of_memory
 from harness.method import Predictor, find_variant
 from harness.passes.predict import TopDownRunner
 from harness.passes.predict_images import OneStageRunner
-from harness.pose.skeletons import COCO
+from harness.pose.joint_map import JointMap, joint_map
+from harness.pose.skeletons import COCO, Skeleton
 from harness.records.store import Store
+from harness.run.joints import network_skeleton
 from harness.run.rows import Options, Progress, Row, fitted, run_kind, settings_of
 from harness.run.trained import Training
 from harness.suite.schema import BoxesFrom, Cell, Suite
@@ -53,6 +56,7 @@ class Session:
 
     def _row(self, cell: Cell) -> Row:
         try:
+            cell = self._on_its_data(cell)
             return self._to_train(cell) or fitted(cell, self.sources.weights_of(cell, self.suite.weights))
         except HarnessError as error:
             if self.options.fail_fast:
@@ -72,20 +76,50 @@ class Session:
     # -- inputs ------------------------------------------------------------------------------------------------
 
     def dataset(self, row: Row) -> Dataset | None:
-        """The data set of a row, read once; None when its root was not given."""
-        spec = row.cell.data
-        if spec.text not in self._datasets:
-            self._datasets[spec.text] = self.sources.dataset(spec)
-        return self._datasets[spec.text]
+        """The data set of a row, with the joints that it is evaluated on; None when its root was not given."""
+        whole = self._whole_dataset(row.cell)
+        if whole is None or row.cell.data.joints is None:
+            return whole
+        chart = self.joint_map(row)
+        assert chart is not None
+        name = f"{row.cell.data.text} {chart.network.name}"
+        if name not in self._datasets:
+            self._datasets[name] = on_joints(whole, chart)
+        return self._datasets[name]
+
+    def _whole_dataset(self, cell: Cell) -> Dataset | None:
+        """The data set of a cell, read once."""
+        name = cell.data.text
+        if name not in self._datasets:
+            self._datasets[name] = self.sources.dataset(cell.data)
+        return self._datasets[name]
+
+    def _on_its_data(self, cell: Cell) -> Cell:
+        """The cell with what its data set's evaluation prescribes, where the suite leaves it open."""
+        try:
+            dataset = self._whole_dataset(cell)
+        except HarnessError:  # told where the data are asked for
+            return cell
+        own = {n: v for n, v in (dataset.protocol if dataset else {}).items() if n not in cell.chosen}
+        return cell.model_copy(update={"protocol": cell.protocol.model_copy(update=own)}) if own else cell
+
+    def joint_map(self, row: Row) -> JointMap | None:
+        """Which joint of its network stands for which of the data set; None where both have the same.
+
+        SuiteError where they differ and the suite says nothing about it.
+        """
+        whole = self._whole_dataset(row.cell)
+        return joint_map(whole.skeleton, self._weights_skeleton(row), row.cell.data.joints) if whole else None
 
     def inputs(self, row: Row) -> Inputs:
         """The persons of a row; rows with the same boxes share them."""
         spec, protocol = row.cell.data, row.cell.protocol
-        name = f"{spec.text} {protocol.box_cleaning} {protocol.box_score_threshold}"
+        dataset = self.dataset(row)
+        if dataset is None:
+            raise SuiteError("no data", hint=f"--data {spec.root}=PATH")
+        chart = dataset.joint_map.network.name if dataset.joint_map else ""
+        name = f"{spec.text} {protocol.box_cleaning} {protocol.box_score_threshold} {chart}"
         if name not in self._inputs:
-            dataset = self.dataset(row)
-            if dataset is None:
-                raise SuiteError("no data", hint=f"--data {spec.root}=PATH")
             boxes = self._boxes(row, dataset)
             self._inputs[name] = Inputs(dataset, boxes, data_key(spec, dataset, boxes))
         return self._inputs[name]
@@ -120,21 +154,36 @@ class Session:
     def lose_files(self, row: Row, image_ids: Collection[int]) -> None:
         """Image files that a pass found missing, though they were there before: from now on keys say so."""
         name = row.cell.data.text
-        before = self._datasets[name]
-        assert before is not None
-        self._datasets[name] = before.without_files(image_ids)
-        self._inputs = {n: inputs for n, inputs in self._inputs.items() if inputs.dataset is not before}
+        whole = self._datasets[name]
+        assert whole is not None
+        before = [d for n, d in self._datasets.items() if n.startswith(name)]  # with it those of mapped joints
+        self._datasets = {n: d for n, d in self._datasets.items() if not n.startswith(name)}
+        self._datasets[name] = whole.without_files(image_ids)
+        self._inputs = {n: i for n, i in self._inputs.items() if not any(i.dataset is d for d in before)}
 
     # -- networks ----------------------------------------------------------------------------------------------
 
-    def joints(self, row: Row) -> int:
-        """Joints of the network: those of the data set, COCO's where it is not here."""
-        dataset = self.dataset(row)
-        return (dataset.skeleton if dataset else COCO).num_joints
+    def skeleton(self, row: Row) -> Skeleton:
+        """The joint set of the network: that of the data set, or what its weights are for where joints are mapped."""
+        whole = self._whole_dataset(row.cell)
+        if row.cell.data.joints is None:
+            return whole.skeleton if whole else COCO
+        return self._weights_skeleton(row)
+
+    def _weights_skeleton(self, row: Row) -> Skeleton:
+        """What the weights of a row are for, else the joint set of the data."""
+        training = self.trainings.get(row)
+        trained_on = training.dataset.skeleton if training else None
+        return network_skeleton(row, self._whole_dataset(row.cell), trained_on)
+
+    def joints_key(self, row: Row) -> dict[str, Any]:
+        """What determines which joints are evaluated; empty where they are those of the data set."""
+        chart = self.joint_map(row)
+        return {"joint_map": dict(chart.pairs)} if chart else {}
 
     def network_key(self, row: Row) -> dict[str, Any]:
         """What determines the network, but for its weights."""
-        return {**row.cell.network_key(), "joints": self.joints(row)}
+        return {**row.cell.network_key(), "joints": self.skeleton(row).num_joints}
 
     def settings(self, row: Row) -> dict[str, Any]:
         """Run knobs, and select knobs that the network itself understands, as a real forward takes them."""
@@ -157,7 +206,7 @@ class Session:
             size = cell.input_size if "input_size" in cell.chosen else None
             options: dict[str, Any] = {"input_size": size, **cell.build}
         else:
-            options = {"num_joints": self.joints(row), "input_size": cell.input_size, **cell.build}
+            options = {"num_joints": self.skeleton(row).num_joints, "input_size": cell.input_size, **cell.build}
         network, report = open_variant(variant, weights, **options)
         if report is not None:
             self._notes[self._network(row)] = list(report.notes)
@@ -177,10 +226,8 @@ class Session:
 
     def runner(self, row: Row, predictor: Predictor) -> TopDownRunner:
         """The network of a row with everything around it."""
-        dataset = self.dataset(row)
-        skeleton = dataset.skeleton if dataset else COCO
         kind = run_kind(row.cell)
-        return TopDownRunner(predictor, row.cell.protocol, skeleton, device=self.options.device, **kind)
+        return TopDownRunner(predictor, row.cell.protocol, self.skeleton(row), device=self.options.device, **kind)
 
     def image_runner(self, row: Row, predictor: Predictor) -> OneStageRunner:
         """The one-stage network of a row with everything around it."""

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from harness.data.boxes import Boxes
 from harness.data.coco import Dataset
+from harness.data.joints import on_joints
 from harness.errors import HarnessError
 from harness.passes.replay import Pass, load_pass
+from harness.pose.joint_map import JointMap
 from harness.records.store import Record, Store
 from harness.suite.schema import Cell
 from harness.suite.sources import Sources, data_key
@@ -43,6 +45,8 @@ def open_row(row: Mapping[str, Any], store: Store, sources: Sources) -> Stored |
         dataset = sources.dataset(cell.data)
         if dataset is None:
             return f"its images are not here (--data {cell.data.root}=PATH)"
+        if "joints" in record.result:
+            dataset = on_joints(dataset, JointMap.from_json(dataset.skeleton, record.result["joints"]))
         boxes = sources.boxes(cell.data, dataset, cell.protocol)
         if data_key(cell.data, dataset, boxes) != record.key.get("data"):
             return "its images, persons or boxes are not those that were scored"

@@ -60,6 +60,11 @@ class DataSpec(_Frozen):
     """only the first N images"""
     missing: Literal["error", "skip"] = "error"
     """what to do about an image file that is not there"""
+    heads: str = ""
+    """MPII: the mat file with head boxes, below the root"""
+    joints: Literal["common"] | dict[str, str] | None = None
+    """a network with other joints than the data set is evaluated on those that both name, or on these: {joint of the
+    data set: joint of the network}; without it such a network is refused"""
 
     @cached_property
     def text(self) -> str:

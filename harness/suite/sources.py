@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from harness.data import coco
+from harness.data import coco, sets
 from harness.data.boxes import Boxes, from_file, from_ground_truth
 from harness.data.coco import Dataset
 from harness.errors import DataError, SuiteError, WeightsError, unknown_name
@@ -73,15 +73,18 @@ def _place(split: str, folder: Path = Path("results/data")) -> Path:
     return folder / "synthetic-{}-{}-{}".format(split, *synthetic.SYNTHETIC[split])
 
 
-def _load(root: Path, annotations: str, images: str, name: str) -> Dataset:
-    """Read again when the file is another one; the image files are looked at each time."""
-    file = inside(root, annotations)
-    return replace(_parsed(root, file, inside(root, images), name, stamp(file) if file.is_file() else ()))
+def _load(root: Path, annotations: str, images: str, name: str, heads: str = "") -> Dataset:
+    """Read again when a file is another one; the image files are looked at each time."""
+    files = [inside(root, text) for text in (annotations, heads) if text]
+    stamps = tuple(stamp(file) if file.is_file() else () for file in files)
+    return replace(_parsed(root, files[0], inside(root, images), name, files[1] if heads else None, stamps))
 
 
 @lru_cache(maxsize=4)
-def _parsed(root: Path, annotations: Path, images: Path, name: str, stamp: tuple[int, ...]) -> Dataset:
-    return coco.load(annotations, images, name=name, root=root)
+def _parsed(
+    root: Path, annotations: Path, images: Path, name: str, heads: Path | None, stamps: tuple[tuple[int, ...], ...]
+) -> Dataset:
+    return sets.load(annotations, images, heads=heads, name=name, root=root)
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Sources:
             dataset = self._built_in("val", spec)
         elif spec.root in self.data:
             root = self.data[spec.root]
-            dataset = _load(root, spec.annotations, spec.images, spec.name)
+            dataset = _load(root, spec.annotations, spec.images, spec.name, spec.heads)
         else:
             return None
         if spec.where:

@@ -93,8 +93,8 @@ def train(
 
     On a CPU, with the same number of threads, a resumed run ends with the bits of an undisturbed one. Convolutions run
     in the channels-last layout. `build`: the knobs that the network was built with; they and `metadata` go into the
-    weights files beside what the loop knows itself. With validation, the weights of the highest `ap` so far are in
-    `out/VARIANT.best.safetensors`. Launched by `accelerate launch` or `torchrun` with several processes, they share
+    weights files beside what the loop knows itself. With validation, the weights of the highest first score so far are
+    in `out/VARIANT.best.safetensors`. Launched by `accelerate launch` or `torchrun` with several processes, they share
     each batch; `out` has to be a folder that all of them see.
 
     Raises DataError for a set without usable samples, UserError for a state of another run, a recipe for another input

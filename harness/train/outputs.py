@@ -18,7 +18,7 @@ __all__ = ["Outputs"]
 
 class Outputs:
     """Files in `folder`. `identity` is what makes the run what it is, `facts` is written beside it into the weights;
-    `best` is the highest AP of a validation so far."""
+    `best` is the highest first score of a validation so far."""
 
     def __init__(self, folder: Path, name: str, identity: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self.name, self.identity, self.facts = name, identity, facts
@@ -43,9 +43,10 @@ class Outputs:
         state.save(self.states, step, {**content, "identity": dict(self.identity)})
 
     def write_if_best(self, network: nn.Module, scores: Mapping[str, float], step: int) -> None:
-        """Keep the weights when no validation before gave a higher AP."""
-        if scores.get("ap", -math.inf) > self.best:
-            self.best = scores["ap"]
+        """Keep the weights when no validation before gave a higher first score: AP, or PCKh@0.5."""
+        score = next(iter(scores.values()), -math.inf)
+        if score > self.best:
+            self.best = score
             self.write(self.best_weights, network, scores, step)
 
     def write(self, path: Path, network: nn.Module, scores: Mapping[str, float], step: int) -> None:

@@ -66,7 +66,8 @@ def training_data(variant: Variant, recipe: Recipe, dataset: Dataset, input_size
         return WholeImages(dataset, variant.protocol, recipe, seed=seed)
     from harness.train.samples import PersonCrops
 
-    return PersonCrops(dataset, variant.protocol, recipe, input_size, seed=seed)
+    protocol = variant.protocol.model_copy(update=dataset.protocol)
+    return PersonCrops(dataset, protocol, recipe, input_size, seed=seed)
 
 
 def generator(seed: int, stream: int, *position: int) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""AP of a network while it trains: the instrument's own pass, decoding and matching, on ground-truth boxes."""
+"""AP or PCKh of a network while it trains: the instrument's own pass, decoding and matching, on ground-truth boxes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from harness.accuracy.evaluate import evaluate
+from harness.accuracy.on_dataset import check_scorable, evaluate_on
+from harness.accuracy.pck import THRESHOLDS, statistic
 from harness.data.boxes import from_ground_truth
 from harness.data.coco import Dataset
 from harness.errors import DataError, NonFiniteOutput
@@ -19,28 +20,32 @@ from harness.passes.results import image_results, top_down_results
 __all__ = ["validator"]
 
 _STATS = {"ap": "AP", "ap50": "AP50", "ar": "AR"}
+_STATS_OF_MPII = {f"pckh@{t:g}": statistic(t) for t in THRESHOLDS}
 
 
 def validator(
     variant: Variant, dataset: Dataset, *, device: str = "cpu", batch: int = 32, workers: int = 0
 ) -> Callable[[nn.Module], Mapping[str, float]]:
-    """`validate(network)` -> ap, ap50 and ar in 0..1 under the variant's published test-time protocol.
+    """`validate(network)` -> ap, ap50 and ar in 0..1 under the variant's published test-time protocol; on MPII
+    pckh@0.5 and pckh@0.1. The first one is what the best weights are chosen by.
 
-    Every person leaves at the last exit. A network that writes nan scores 0. DataError for a set without persons.
+    Every person leaves at the last exit. A network that writes nan scores 0. DataError for a set without persons, or
+    without what its evaluation needs.
     """
     if not dataset.persons:
         raise DataError("nobody to validate on", where=dataset.name)
+    check_scorable(dataset)
+    stats = _STATS_OF_MPII if dataset.evaluator == "mpii" else _STATS
+    protocol = variant.protocol.model_copy(update=dataset.protocol)
     found = _one_stage if variant.paradigm == "one-stage" else _top_down
 
     def validate(network: nn.Module) -> Mapping[str, float]:
         try:
-            results = found(network, variant.protocol, dataset, device, batch, workers)
+            results = found(network, protocol, dataset, device, batch, workers)
         except NonFiniteOutput:
-            return dict.fromkeys(_STATS, 0.0)
-        kind = "crowdpose" if dataset.skeleton.name == "crowdpose" else "coco"
-        ids = [image.id for image in dataset.images]
-        scored = evaluate(dataset.annotations, results, evaluator=kind, bootstrap=0, judge=False, image_ids=ids)
-        return {name: float(scored.stats[stat]) for name, stat in _STATS.items()}
+            return dict.fromkeys(stats, 0.0)
+        scored = evaluate_on(dataset, results)
+        return {name: float(scored.stats[stat]) for name, stat in stats.items()}
 
     return validate
 

@@ -18,7 +18,7 @@ from reports.rows import RowData, plain_text
 
 __all__ = ["Picture", "content"]
 
-_METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR")
+_METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AP_easy", "AP_medium", "AP_hard", q.PCKH, "PCKh@0.1")
 _GAP = "no value"
 
 

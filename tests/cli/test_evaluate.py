@@ -216,3 +216,39 @@ def test_few_images_and_poses_given_twice_are_remarked(tmp_path):
 def test_the_verb_starts_without_torch():
     code = "import sys, harness.cli.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_poses_of_mpii_are_scored_by_pckh_with_the_head_boxes_of_a_mat_file(tmp_path):
+    from scipy.io import savemat
+
+    joints = np.random.default_rng(0).uniform(50, 400, (6, 16, 2))
+    people = [
+        {"image": f"{n // 2}.jpg", "center": [200.0, 200.0], "scale": 2.0, "joints": j.tolist(), "joints_vis": [1] * 16}
+        for n, j in enumerate(joints)
+    ]
+    (tmp_path / "valid.json").write_text(json.dumps(people))
+    boxes = np.zeros((2, 2, 6))
+    boxes[1] = 50.0
+    savemat(tmp_path / "gt.mat", {"headboxes_src": boxes})
+    moved = joints + np.array([0.4 * 0.6 * 50 * np.sqrt(2), 0])  # 0.4 of the head size to the right
+    savemat(tmp_path / "pred.mat", {"preds": moved})
+    call = ("--gt", str(tmp_path / "valid.json"), "--pred", str(tmp_path / "pred.mat"))
+    without = _run(*call)
+    assert without.returncode == 3 and "--heads FILE.mat" in without.stderr
+    done = _run(*call, "--heads", str(tmp_path / "gt.mat"), "--bootstrap", "20", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["evaluator"] == "mpii" and answer["judge"] is None
+    assert answer["stats"]["PCKh@0.5"]["value"] == 1 and answer["stats"]["PCKh@0.1"]["value"] == 0
+
+
+def test_annotations_with_a_crowd_index_are_evaluated_as_crowdpose(tmp_path):
+    gt = _world(3)
+    for image in gt["images"]:
+        image["crowdIndex"] = 0.5
+    for entry in gt["annotations"]:
+        entry["keypoints"] = entry["keypoints"][:42]
+    results = [{**r, "keypoints": r["keypoints"][:42]} for r in _results(_world(3), 2.0)]
+    (tmp_path / "gt.json").write_text(json.dumps(gt))
+    (tmp_path / "pred.json").write_text(json.dumps(results))
+    done = _run("--gt", str(tmp_path / "gt.json"), "--pred", str(tmp_path / "pred.json"), "--bootstrap", "0", "--json")
+    assert json.loads(done.stdout)["judge"]["name"] == "xtcocotools", done.stderr

@@ -18,6 +18,7 @@ from harness.data.boxes import from_ground_truth
 from harness.errors import DataError, SuiteError, UserError, WeightsError
 from harness.method import find_variant
 from harness.passes.predict import TopDownRunner
+from harness.pose.skeletons import CROWDPOSE, MPII
 from harness.train import checkpoints
 
 TINY = "simplebaseline_tiny"
@@ -187,3 +188,21 @@ def test_wrong_input_is_refused_with_its_name(place, call, words, kind, message)
 def test_a_variant_without_weights_asks_for_them(place):
     done = CliRunner().invoke(app, ["predict", "simplebaseline_r50", str(place / "people/val2017")])
     assert isinstance(done.exception, WeightsError) and "--weights" in done.exception.hint
+
+
+@pytest.mark.parametrize("skeleton", [CROWDPOSE, MPII], ids=lambda s: s.name)
+def test_the_joints_and_limbs_are_those_of_the_weights(place, tmp_path, skeleton):
+    variant = find_variant(TINY)
+    torch.manual_seed(0)
+    network = variant.build(num_joints=skeleton.num_joints, input_size=variant.input_size)
+    network.final_layer.weight.data.mul_(300)
+    checkpoints.write(tmp_path / "w.safetensors", network.state_dict())
+    words = ["predict", TINY, str(place / "people/val2017"), "--weights", str(tmp_path / "w.safetensors")]
+    done = CliRunner().invoke(app, [*words, "--threshold", "-1000", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    written = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert written["categories"][0]["keypoints"] == list(skeleton.joints)
+    assert {len(a["keypoints"]) for a in written["annotations"]} == {3 * skeleton.num_joints}
+    for drawn in (tmp_path / "out").glob("*.jpg"):
+        before = cv2.imread(str(place / "people/val2017" / f"{drawn.name.partition('.')[0]}.jpg"))
+        assert np.abs(cv2.imread(str(drawn)).astype(int) - before).max() > 50

@@ -172,3 +172,19 @@ def test_a_recipe_for_another_input_size_is_refused_with_the_way_out(root, tmp_p
     arguments = ("hrnet_w32", "--data", f"coco={root}", "--set", "input_size=128x96", "--out", str(tmp_path))
     with pytest.raises(UserError, match="for an input of 256x192, the network takes 128x96"):
         invoke(*arguments)
+
+
+def test_mpii_is_trained_on_in_its_own_layout(tmp_path):
+    (tmp_path / "annot").mkdir()
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "0.jpg"), np.full((120, 90, 3), 99, np.uint8))
+    joints = np.random.default_rng(0).uniform(10, 80, (16, 2)).tolist()
+    person = {"image": "0.jpg", "center": [45, 50], "scale": 0.4, "joints": joints, "joints_vis": [1] * 16}
+    (tmp_path / "annot" / "train.json").write_text(json.dumps([person] * 2))
+    out = tmp_path / "out"
+    done = invoke(
+        METHOD, "--data", f"mpii={tmp_path}", "--epochs", "1", "--workers", "0", "--out", str(out), "--json"
+    )  # fmt: skip
+    assert json.loads(done.stdout)["done"] and (out / f"{METHOD}.safetensors").is_file()
+    with pytest.raises(DataError, match="no CrowdPose training set"):
+        invoke(METHOD, "--data", f"crowdpose={tmp_path}")

@@ -141,6 +141,8 @@ def test_crowdpose_needs_no_area_and_does_not_count_head_and_neck(tmp_path):
     for entry in content["annotations"]:
         del entry["area"]
         entry["keypoints"][-3:] = [20, 20, 2]
+    for image in content["images"]:
+        image["crowdIndex"] = 0.4
     assert check(_write(tmp_path, content)) == []
 
 
@@ -160,3 +162,17 @@ def test_progress_reaches_the_number_of_images(tmp_path):
 @pytest.mark.parametrize("name", ["coco_val188", "coco_train125"])
 def test_real_sets_are_sound(shared, name):
     assert check(shared / "data" / name) == []
+
+
+def test_a_crowdpose_image_without_crowd_index_is_a_fault(tmp_path):
+    content = _content(CROWDPOSE)
+    content["images"][0]["crowdIndex"] = 0.4
+    faults = check(_write(tmp_path, content))
+    assert [(f.kind, f.where) for f in faults] == [("crowdIndex", "person_keypoints_tiny.json, image 3")]
+
+
+def test_the_layout_of_crowdpose_is_understood(tmp_path):
+    content = _content(CROWDPOSE)
+    for image in content["images"]:
+        image["crowdIndex"] = 0.4
+    assert check(_write(tmp_path, content, "annotations/mmpose_crowdpose_val.json")) == []
