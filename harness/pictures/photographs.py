@@ -89,12 +89,9 @@ def predict_photographs(
         threshold = _JOINT_OF_A_MAP if whole else _JOINT
     shown = [[f for f in of_one if not whole or f["score"] >= person_threshold] for of_one in found]
     places = [out / name for name in _picture_names(files)]
-    with (
-        progress.task("pictures", len(files)) as advance,
-        closing(
-            in_order(partial(_draw, threshold=threshold, skeleton=skeleton), zip(files, shown, places), workers)
-        ) as drawn,
-    ):
+    draw = partial(_draw, threshold=threshold, skeleton=skeleton)
+    pictures = in_order(draw, zip(files, shown, places), workers)
+    with progress.task("pictures", len(files)) as advance, closing(pictures) as drawn:
         for _ in drawn:
             advance(1)
     regions = (
