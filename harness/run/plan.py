@@ -110,8 +110,10 @@ def plan_suite(suite: Suite, store: Store, sources: Sources, marked: Marked | No
     for row in waiting["latency"]:
         sources.dataset_or_synthetic(row.cell.data)  # where its own images are not here, the built-in ones are drawn
     numbers = _passes(session, states)
-    passes = [[row for row in waiting["accuracy"] if numbers.get(row) == number] for number in set(numbers.values())]
-    passes = [rows for rows in passes if rows]
+    groups: dict[int, list[Row]] = {}
+    for row in waiting["accuracy"]:
+        groups.setdefault(numbers[row], []).append(row)
+    passes = list(groups.values())
     ready = [rows for rows in passes if rows[0].weights is not None]
     untrained = {training.id: row for row, training in session.trainings.items() if row.weights is None}
     seeds = len(suite.seeds) > 1
