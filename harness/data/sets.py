@@ -21,7 +21,8 @@ def load(
 ) -> Dataset:
     """The data set; `heads` is the mat file with MPII's head boxes, `root` bounds where links may lead.
 
-    Raises DataError for what cannot be read."""
+    Raises DataError for what cannot be read.
+    """
     if is_list(Path(annotation_file)):
         return mpii.load(annotation_file, image_folder, heads=heads, name=name, root=root)
     if heads is not None:
