@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
+from harness import stopping
 from harness.errors import MissingPackage, UserError
 from harness.run.executors import Lost, Needs
 from harness.run.worker import Order, Outcome, work
 
 __all__ = ["Cluster"]
 
-_LOOK = 10.0  # seconds between two looks whether a node is left that has what is needed
+_LOOK = 1.0  # seconds between two looks whether somebody wants to stop, or the node that is needed has gone
+_ANSWER = 10.0  # seconds for a cluster to answer; Ray itself asks for minutes
 _STOPPING = 5.0  # seconds for a worker to put away its files
 
 
@@ -29,7 +33,6 @@ class Cluster:
         self._address = address
         self._ray: Any = None
         self._joined = False
-        self._before: Any = signal.SIG_DFL
         self._running: dict[Any, tuple[int, Needs]] = {}
 
     def room(self) -> int:
@@ -53,9 +56,10 @@ class Cluster:
         self._running[task.remote(replace(order, cpus=needs.cpus))] = (number, needs)
 
     def next(self) -> tuple[int, Outcome | Lost]:
-        """Wait for the next order that ends. UserError when a node that one needs is gone for good."""
+        """Wait for the next order that ends. UserError when no node is left that has what one needs; Stopped."""
         ready: list[Any] = []
         while not ready:
+            stopping.check()
             ready, _ = self._ray.wait(list(self._running), timeout=_LOOK)
             for _, needs in self._running.values() if not ready else ():
                 self._biggest(needs)
@@ -82,7 +86,6 @@ class Cluster:
         if self._joined:
             self._ray.shutdown()
         self._ray = None
-        _on_sigterm(self._before)
 
     def _nodes(self) -> list[dict[str, Any]]:
         """The nodes that can take tasks."""
@@ -114,30 +117,41 @@ class Cluster:
             import ray.util.scheduling_strategies
         except ImportError as error:
             raise MissingPackage("--executor ray", "ray", "pip install 'paretopose[cluster]'") from error
-        self._before = signal.getsignal(signal.SIGTERM)
         if not ray.is_initialized():
-            alone: dict[str, Any] = {"include_dashboard": False} if self._address is None else {}
-            try:
-                ray.init(self._address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise UserError(
-                    f"no Ray cluster answers: {str(error).splitlines()[0]}",
-                    where=f"--address {self._address}",
-                    hint="`ray start --head` on one node, `ray start --address HEAD:6379` on the others",
-                ) from error
+            with _signals_kept():
+                self._begin(ray)
             self._joined = True
         self._ray = ray
-        _on_sigterm(_stop if self._before is signal.SIG_DFL else self._before)  # Ray has set its own
+
+    def _begin(self, ray: Any) -> None:
+        alone: dict[str, Any] = {"include_dashboard": False} if self._address is None else {}
+        try:
+            _knock(self._address)
+            ray.init(self._address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"no Ray cluster answers: {str(error).splitlines()[0]}",
+                where=f"--address {self._address}",
+                hint="`ray start --head` on one node, `ray start --address HEAD:6379` on the others",
+            ) from error
 
 
-def _on_sigterm(handler: Any) -> None:
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself; the run has its own way to stop."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Ends the run like an interrupt: what is kept stays, tasks are stopped, the manifest is written."""
-    raise SystemExit(128 + number)
+def _knock(address: str | None) -> None:
+    """OSError when nobody listens at HOST:PORT."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_ANSWER).close()
 
 
 def _cause(error: Any) -> Exception:
