@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -123,10 +124,10 @@ class Cluster:
         self._ray = ray
 
     def _begin(self, ray: Any) -> None:
-        alone = {"include_dashboard": False} if self._address is None else {}
+        alone: dict[str, Any] = {"include_dashboard": False} if self._address is None else {}
         try:
             _knock(self._address)
-            ray.init(self._address or "local", log_to_driver=False, logging_level="ERROR", **alone)
+            ray.init(self._address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"no Ray cluster answers: {str(error).splitlines()[0]}",
