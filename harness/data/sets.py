@@ -19,8 +19,8 @@ def load(
     name: str = "",
     root: Path | None = None,
 ) -> Dataset:
-    """The data set; `heads` is the mat file with MPII's head boxes, `root` bounds where links may lead. Raises DataError
-    for what cannot be read."""
+    """The data set; `heads` is the mat file with MPII's head boxes, `root` bounds where links may lead. Raises
+    DataError for what cannot be read."""
     if is_list(Path(annotation_file)):
         return mpii.load(annotation_file, image_folder, heads=heads, name=name, root=root)
     if heads is not None:
