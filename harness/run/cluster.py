@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness import stopping
-from harness.errors import MissingPackage, UserError
+from harness.errors import MeasurementError, MissingPackage, UserError
 from harness.run.executors import Lost, Needs
 from harness.run.worker import Order, Outcome, work
 
@@ -128,9 +128,12 @@ class Cluster:
         try:
             _knock(self._address)
             ray.init(self._address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray raises Exception itself for a node that is too slow to start
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if self._address is None:
+                raise MeasurementError(f"Ray does not start: {why}", hint="once more, or --executor local") from error
             raise UserError(
-                f"no Ray cluster answers: {str(error).splitlines()[0]}",
+                f"no Ray cluster answers: {why}",
                 where=f"--address {self._address}",
                 hint="`ray start --head` on one node, `ray start --address HEAD:6379` on the others",
             ) from error

@@ -53,16 +53,29 @@ class Eventful(Progress):
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """Three nodes with a CPU each."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    made = started()
     try:
-        for _ in range(2):
-            made.add_node(wait=False, **NODE)
-        made.wait_for_nodes(timeout=120)
         yield made
     finally:
         made.shutdown()
+
+
+def started() -> Any:
+    """A cluster of three; Ray gives a node 30 s to start, which a busy machine may need more than."""
+    from ray.cluster_utils import Cluster
+
+    for left in (2, 1, 0):
+        made = Cluster()
+        try:
+            made.add_node(**NODE, include_dashboard=False)
+            for _ in range(2):
+                made.add_node(wait=False, **NODE)
+            made.wait_for_nodes(timeout=120)
+            return made
+        except Exception:
+            made.shutdown()
+            if not left:
+                raise
 
 
 def on(cluster: Any) -> OnEngine:
