@@ -125,7 +125,12 @@ def open_files(path: Path, *, input_size: Size | None = None) -> OnnxTwoStage:
     fine = load(second)
     if digest(second) != origin.companions.get("fine"):
         raise WeightsError(f"does not belong to {path.name}", where=str(second), hint="export both again")
-    return OnnxTwoStage(coarse, fine, path, origin)
+    if onnx_graph.shape_of(onnx_graph.graph_inputs(coarse)[0])[1:] != (3, *origin.input_size):
+        raise WeightsError("its graph and its metadata name different input sizes", where=str(path))
+    try:
+        return OnnxTwoStage(coarse, fine, path, origin)
+    except (LookupError, TypeError, ValueError) as error:  # outputs or facts that the export never leaves out
+        raise WeightsError(f"is not what `paretopose export` writes: {error!r}", where=str(path)) from None
 
 
 VARIANTS = (

@@ -1,5 +1,6 @@
 """SHaRPose in two files: the glue that a user copies, and the method that runs them in a suite."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from harness.provenance import PROJECT
 from harness.suite.sources import own_weights
 from harness.train.checkpoints import open_variant
 
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 GLUE = PROJECT / "methods" / "parts" / "sharpose_onnx.py"
 ALPHAS = (0.01, 0.25, 0.5, 0.75, 1.0)
@@ -139,6 +141,24 @@ def test_files_that_do_not_belong_together_are_refused(folder, tmp_path):
     assert "part fine" in caught.value.hint
     with pytest.raises(WeightsError, match="is for 128x96, asked for 64x64"):
         open_variant(variant, folder / "s.coarse.onnx", input_size=(64, 64))
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"input_size": [99999, 99999]}, "different input sizes"),
+        ({"facts": {"quality_threshold": 0.9}}, "alpha"),
+        ({"facts": {"alpha": 0.3, "quality_threshold": "mostly"}}, "mostly"),
+    ],
+)
+def test_metadata_that_the_export_never_writes_is_refused(folder, tmp_path, changes, named):
+    model = onnx.load(folder / "s.coarse.onnx")
+    entry = model.metadata_props[0]
+    entry.value = json.dumps({**json.loads(entry.value), **changes})
+    onnx.save(model, tmp_path / "s.coarse.onnx")
+    shutil.copy(folder / "s.fine.onnx", tmp_path)
+    with pytest.raises(WeightsError, match=named):
+        open_variant(find_variant("onnx_two_stage"), tmp_path / "s.coarse.onnx")
 
 
 def test_a_share_of_persons_and_an_alpha_out_of_range_are_refused(opened):
