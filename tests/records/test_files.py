@@ -116,6 +116,6 @@ def test_memory_that_does_not_suffice_is_no_damage(tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr(np.lib.format, "read_array", full)
+    monkeypatch.setattr(files, "read_npz", full)
     with pytest.raises(MemoryError):
         load_arrays(tmp_path / "a.npz")
