@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 __all__ = ["climbs_out", "ends_below", "inside", "linked_out"]
 
+_LONGEST, _LONGEST_PART = 4000, 255  # what file systems take
+
 
 def climbs_out(name: str) -> bool:
     """Whether a name is absolute or climbs out with '..', on any system, or is no name that a file can have."""
@@ -15,10 +17,9 @@ def climbs_out(name: str) -> bool:
     if posix.is_absolute() or windows.anchor or ".." in windows.parts or "\0" in name:
         return True
     try:
-        os.fsencode(name)
+        return len(name) > _LONGEST or any(len(os.fsencode(part)) > _LONGEST_PART for part in posix.parts)
     except UnicodeEncodeError:  # half a character, from an escape in JSON
         return True
-    return False
 
 
 def inside(root: Path, name: str) -> Path:

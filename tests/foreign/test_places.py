@@ -8,7 +8,7 @@ from harness.foreign.places import climbs_out, ends_below, inside, linked_out
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "a/../../x", "/etc/passwd", "C:\\x", "\\\\host\\x", "a\\..\\..\\x", "a\0b", "\ud800"]
+    "name", ["../x", "a/../../x", "/etc/passwd", "C:\\x", "\\\\host\\x", "a\\..\\..\\x", "a\0b", "\ud800", "a" * 256]
 )
 def test_a_name_that_is_absolute_climbs_or_is_none_is_told(name):
     assert climbs_out(name)

@@ -255,3 +255,22 @@ def test_work_that_depends_on_a_computed_size_is_counted_too(tmp_path, monkeypat
     monkeypatch.setattr(onnx_graph, "_folded", lambda model: model)
     with pytest.raises(onnx_graph.UncountableError, match="shape of 'd'"):
         onnx_graph.count_macs(network._model, (1, 3, H, W))
+
+
+def test_a_sparse_weight_in_another_file_is_refused_by_name_and_not_read(tmp_path):
+    weight = onnx.TensorProto(name="s", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="../../secret.bin")
+    sparse = onnx.SparseTensorProto(values=weight, indices=numpy_helper.from_array(np.array([0])), dims=[2])
+    model = onnx.load(_save(tmp_path / "sound.onnx", _body(), _weights()))
+    model.graph.sparse_initializer.append(sparse)
+    onnx.save(model, tmp_path / "sparse.onnx")
+    with pytest.raises(WeightsError, match=r"tensor 's' lies in another file, '\.\./\.\./secret\.bin'"):
+        open_file(tmp_path / "sparse.onnx")
+
+
+def test_an_input_that_would_fill_the_memory_is_refused_unopened(tmp_path):
+    model = onnx.load(_save(tmp_path / "sound.onnx", _body(), _weights()))
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 10**6
+    onnx.save(model, tmp_path / "huge.onnx")
+    with pytest.raises(WeightsError, match=r"of 1000000x\d+"):
+        open_file(tmp_path / "huge.onnx")

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from harness.errors import WeightsError
+from harness.method import find_variant
+from harness.train.checkpoints import load_into
 from harness.train.files import read, sha256, write
 
 
@@ -76,6 +79,40 @@ def test_a_planted_call_is_refused_by_name_and_not_executed(tmp_path, form):
     with pytest.raises(WeightsError, match=r"posix\.mkdir|nt\.mkdir"):
         read(path)
     assert not marker.exists()
+
+
+def test_one_number_that_claims_to_be_a_terabyte_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(1).expand(10**12)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"a of shape .* is no tensor whose values are all in the file"):
+        read(tmp_path / "w.pth")
+
+
+def test_a_packed_archive_and_one_with_places_elsewhere_are_refused_by_name(tmp_path):
+    torch.save(STATE, tmp_path / "w.pth")
+    for name, how, member in (("packed.pth", zipfile.ZIP_DEFLATED, "w/x"), ("slip.pth", zipfile.ZIP_STORED, "../../x")):
+        with zipfile.ZipFile(tmp_path / "w.pth") as old, zipfile.ZipFile(tmp_path / name, "w") as new:
+            for info in old.infolist():
+                new.writestr(info.filename, old.read(info))
+            new.writestr(member, bytes(10**6), compress_type=how)
+        with pytest.raises(WeightsError, match=f"{name}: refused: .*{member}"):
+            read(tmp_path / name)
+    assert not (tmp_path.parent.parent / "x").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_word_that_torch_would_search_for_hours_is_refused(tmp_path, zipped):
+    torch.save({"a": torch.zeros(1), "b": "x" * 1_000_000}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match="a word of more than 5000 letters"):
+        read(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("protocol", ["no JSON", "[1]", '{"colour": "cmyk"}', '{"no_field": 1}', "[" * 9999])
+def test_a_protocol_in_the_metadata_that_is_none_is_told(tmp_path, protocol):
+    variant = find_variant("simplebaseline_tiny")
+    network = variant.build(num_joints=17, input_size=variant.input_size)
+    write(tmp_path / "w.safetensors", network.state_dict(), {"protocol": protocol})
+    with pytest.raises(WeightsError, match=r"w\.safetensors: the protocol in its metadata is none"):
+        load_into(network, variant, tmp_path / "w.safetensors")
 
 
 def test_numbers_of_numpy_beside_the_weights_are_admitted(tmp_path):
