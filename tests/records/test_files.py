@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.records import files
 from harness.records.files import decode_arrays, load_arrays, read_whole, save_arrays, write_atomically, writing
 
 
