@@ -302,7 +302,7 @@ _LAYOUTS = (
         "vitpose",
         matches=lambda keys: "backbone.last_norm.weight" in keys and "backbone.pos_embed" in keys,
         to_own=from_vitpose,
-        ignores=("keypoint_head.",),
+        ignores=("keypoint_head.", "associate_keypoint_heads."),
         partial=True,
     ),
     Layout(**vit_names.MAE),
@@ -318,6 +318,7 @@ _OFFICIAL = Recipe(
         dialect="mmpose0", scale=0.5, rotation=40.0, shift=0.16, shift_prob=0.3, fresh_shift=True
     ),
     groups=partial(shared.layer_decay_groups, rate=0.75),
+    input_size=(256, 192),
     source="AnxQ/sharpose@89ffc1b, configs of base 256x192 (4 GPUs x 64)",
     **shared.OFFICIAL,
 )
@@ -332,6 +333,7 @@ _LARGE = replace(
     _OFFICIAL,
     target=replace(_TARGET, sigma=3.0),
     groups=partial(shared.layer_decay_groups, rate=0.70),
+    input_size=(384, 288),
     source="AnxQ/sharpose@89ffc1b, config of base 384x288",
 )
 _QUICK = Recipe(epochs=25, target=_TARGET, augmentation=Augmentation(**shared.LIGHT), trunk="vitpose", **shared.QUICK)
@@ -376,7 +378,7 @@ VARIANTS = (
     _variant("s", _small, {"official": _SMALL}, ("Small",)),
     _variant("b", _base, {"official": _OFFICIAL, "official_384x288": _LARGE}, ("Base",)),
     replace(
-        _variant("tiny", _tiny, {"quick": _QUICK, "official": _OFFICIAL}, ()),
+        _variant("tiny", _tiny, {"quick": _QUICK, "official": replace(_OFFICIAL, input_size=None)}, ()),
         input_size=(128, 96),
         layouts=_LAYOUTS[:2],
         note="small enough to train on a CPU in minutes; not a published network",

@@ -176,6 +176,8 @@ def _network(
         report = checkpoints.load_into(network, variant, init, initialise=True)
         facts["init"] = f"{init.name} sha256:{report.sha256[:16]}"
         print(f"{init}: layout {report.layout}, {len(report.missing)} tensors keep random values", file=sys.stderr)
+        for note in report.notes:
+            print(f"note: {note}", file=sys.stderr)
     elif settings.recipe.trunk:
         print(
             f"the recipe starts from a pretrained trunk (layout {settings.recipe.trunk}), this run from random weights:"

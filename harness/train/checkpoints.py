@@ -293,6 +293,8 @@ def _pattern(name: str) -> str:
 
 
 def _names(fits: list[Fit]) -> str:
+    """Those that the file is complete for, where there are any: a trunk that it could start tells less."""
+    fits = [fit for fit in fits if not fit.layout.partial] or fits
     return " or ".join(f"{f.variant.name} ({f.joints} joints)" if f.joints else f.variant.name for f in fits)
 
 

@@ -28,10 +28,11 @@ _FACTS = {
 
 
 def from_vitpose(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The trunk of a ViTPose under SHaRPose's names; the class slot, which it adds to every patch, goes into these."""
+    """The trunk of a ViTPose under SHaRPose's names; the class slot, which it adds to every patch, goes into these.
+    Of a ViTPose++ it is the trunk for COCO."""
     found = {
         name.replace("backbone.last_norm.", "backbone.norm."): value
-        for name, value in state.items()
+        for name, value in vit_names.merge_experts(state).items()
         if name.startswith("backbone.")
     }
     positions = found["backbone.pos_embed"]
@@ -58,7 +59,7 @@ def fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], grid: Size) -
         for i in (0, 1):
             target = (grid[0] << i, grid[1] << i)
             found[f"backbone.pos_embed_list.{i}"] = vit.resize_positions(positions[:, 1:], source, target)
-            notes.append(vit.interpolated(source, target))
+            notes += [vit.interpolated(source, target)] if source != target else []
     if facts["width"] == 384:
         notes.append("a file does not tell its number of heads: this network has 12, DeiT's small has 6")
     return found, notes

@@ -178,9 +178,13 @@ class PoseViT(nn.Module):
         unused = tuple(f"{prefix}{name}." for name in ("norm", "head", "fc_norm"))
         kept = {name: value for name, value in state.items() if not name.startswith(unused)}
         positions = kept.get(f"{prefix}pos_embed")
-        if positions is None or positions.shape == self.pos_embed.shape:
+        if positions is None:
             return kept, []
         source = grid_of(positions.shape[1] - 1, self.grid)
+        if positions.shape == self.pos_embed.shape:
+            same = "{} positions are taken as {}x{}; a file does not tell its grid, a published one has {}x{}"
+            note = same.format(positions.shape[1] - 1, *self.grid, *source)
+            return kept, [] if source == self.grid else [note]
         patches = resize_positions(positions[:, 1:], source, self.grid)
         kept[f"{prefix}pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
         return kept, [interpolated(source, self.grid)]
@@ -207,11 +211,15 @@ def init_vit(module: nn.Module) -> None:
 def grid_of(tokens: int, like: Size) -> Size:
     """Rows and columns of a grid of `tokens` cells of unknown shape.
 
-    A square number is a square (MAE files), otherwise the factors whose ratio is nearest to that of `like`.
+    A square number is a square (MAE files), 12 squares are 4:3 upright (every published pose file, whatever way up
+    `like` is), otherwise the factors whose ratio is nearest to that of `like`.
     """
     side = math.isqrt(tokens)
     if side * side == tokens:
         return side, side
+    third = math.isqrt(tokens // 12)
+    if 12 * third * third == tokens:
+        return 4 * third, 3 * third
     pairs = [(tokens // w, w) for w in range(1, tokens + 1) if tokens % w == 0]
     return min(pairs, key=lambda p: abs(math.log(p[0] / p[1]) - math.log(like[0] / like[1])))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -188,3 +189,21 @@ def test_mpii_is_trained_on_in_its_own_layout(tmp_path):
     assert json.loads(done.stdout)["done"] and (out / f"{METHOD}.safetensors").is_file()
     with pytest.raises(DataError, match="no CrowdPose training set"):
         invoke(METHOD, "--data", f"crowdpose={tmp_path}")
+
+
+def test_what_the_start_file_does_not_tell_is_said(monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    from harness.cli.train import _network
+    from harness.method import find_variant
+    from harness.train import checkpoints
+    from harness.train.settings import settled
+
+    report = checkpoints.LoadReport("mae", notes=("a file does not tell its number of heads",), sha256="0" * 64)
+    monkeypatch.setattr(checkpoints, "load_into", lambda *given, **options: report)
+    variant = find_variant(METHOD)
+    recipe, build, size = settled(variant, variant.recipes["quick"], [])
+    settings = SimpleNamespace(recipe=recipe, build=build, input_size=size)
+    dataset = SimpleNamespace(skeleton=SimpleNamespace(num_joints=17))
+    _network(variant, settings, dataset, 0, Path("mae.pth"), {})
+    assert "note: a file does not tell its number of heads" in capsys.readouterr().err

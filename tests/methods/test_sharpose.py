@@ -426,6 +426,13 @@ def test_tokens_learn_slowest_and_do_not_decay():
     assert rate[id(backbone.quality_predictor.mlp[0].weight)] == (1.0, 0.1)
 
 
+def test_published_recipes_are_for_the_input_size_they_were_published_with():
+    found = {name: find_variant(name).recipes for name in ("sharpose_s", "sharpose_b", "sharpose_tiny")}
+    assert found["sharpose_s"]["official"].input_size == found["sharpose_b"]["official"].input_size == (256, 192)
+    assert found["sharpose_b"]["official_384x288"].input_size == (384, 288)
+    assert found["sharpose_tiny"]["official"].input_size is None
+
+
 def test_the_tiny_variant_stays_small_and_learns():
     torch.manual_seed(0)
     network = _build("sharpose_tiny", (128, 96))

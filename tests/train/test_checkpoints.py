@@ -170,3 +170,17 @@ def test_a_network_may_fit_a_file_to_its_input_size_and_says_so(tmp_path):
     with pytest.raises(WeightsError, match="no position table") as caught:
         open_variant(variant, _save(path, {"positions": torch.ones(2, 2), "head": torch.ones(5)}))
     assert caught.value.where == str(path)
+
+
+def test_a_trunk_that_a_whole_file_could_start_is_not_what_it_looks_like():
+    from types import SimpleNamespace
+
+    from harness.train.checkpoints import Fit, _names
+
+    whole, trunk = (SimpleNamespace(name=name) for name in ("vitpose_s", "sharpose_s"))
+    fits = [
+        Fit(trunk, SimpleNamespace(partial=True), None),
+        Fit(whole, SimpleNamespace(partial=False), 17),
+    ]
+    assert _names(fits) == "vitpose_s (17 joints)"
+    assert _names(fits[:1]) == "sharpose_s"

@@ -83,6 +83,18 @@ def test_the_grid_of_a_file_is_found_from_its_number_of_patches(tokens, grid):
     assert vit.grid_of(tokens, like=(16, 12)) == grid
 
 
+@pytest.mark.parametrize("tokens, grid", [(192, (16, 12)), (432, (24, 18)), (196, (14, 14)), (160, (10, 16))])
+def test_a_lying_input_does_not_turn_the_grid_of_a_published_file(tokens, grid):
+    assert vit.grid_of(tokens, like=(12, 16)) == grid
+
+
+def test_as_many_positions_in_another_shape_are_told():
+    upright, lying = (vit.PoseViT(8, 1, 2, size) for size in ((256, 192), (192, 256)))
+    assert upright.adapt_state(upright.state_dict(), "")[1] == []
+    (note,) = lying.adapt_state(upright.state_dict(), "")[1]
+    assert "192 positions are taken as 12x16" in note and "16x12" in note
+
+
 def test_layers_learn_slower_the_deeper_they_lie_and_vectors_do_not_decay():
     module = nn.Module()
     module.backbone = nn.Module()
