@@ -13,3 +13,11 @@ def test_rows_of_one_variant_are_called_by_the_knobs_that_have_a_value(tmp_path)
         store.put(Record.make("accuracy", key, {"stats": {}}))
     labels = {row["label"] for row in joined_manifest(store, "all")["rows"]}
     assert labels == {"exits threshold=0.5", "exits exit_rate=0.4"}
+
+
+def test_a_reconstruction_is_called_one_without_its_suite_too(tmp_path):
+    store = Store(tmp_path / "store")
+    store.put(Record.make("cost", {"variant": "guessed", "input_size": [128, 96], "build": {}, "settings": {}}, {}))
+    store.write_run("mine", {"rows": [{"cell": {"variant": "guessed"}, "note": "reconstruction"}]})
+    (store.folder / "runs" / "broken.json").write_text('{"rows": [')
+    assert [row["note"] for row in joined_manifest(store, "all")["rows"]] == ["reconstruction"]
