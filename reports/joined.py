@@ -179,7 +179,8 @@ def _labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             marks = _marks(row)
             shown = [f"{name}={_short(marks[name])}" for name in varied if marks.get(name) is not None]
             row["label"] = " ".join([row["label"], *shown])
-            row["cell"]["swept"] = {name: marks[name] for name in varied if name in row["cell"]["select"]}
+            # all of it: rows that differ in something else as well are no curve over a threshold
+            row["cell"]["swept"] = {name: marks[name] for name in varied if marks.get(name) is not None}
     return rows
 
 

@@ -21,3 +21,15 @@ def test_a_reconstruction_is_called_one_without_its_suite_too(tmp_path):
     store.write_run("mine", {"rows": [{"cell": {"variant": "guessed"}, "note": "reconstruction"}]})
     (store.folder / "runs" / "broken.json").write_text('{"rows": [')
     assert [row["note"] for row in joined_manifest(store, "all")["rows"]] == ["reconstruction"]
+
+
+def test_rows_that_differ_in_a_built_knob_are_no_curve_over_a_threshold(tmp_path):
+    store = Store(tmp_path / "records")
+    for alpha in (0.25, 0.75):
+        key = {"variant": "exits", "input_size": [128, 96], "build": {}, "settings": {"alpha": alpha}}
+        key["select"] = {"quality_threshold": "always"}
+        store.put(Record.make("accuracy", key, {"stats": {}}))
+    key = {"variant": "exits", "input_size": [128, 96], "build": {}, "settings": {}, "select": {"exit_rate": 0.4}}
+    store.put(Record.make("accuracy", key, {"stats": {}}))
+    swept = [row["cell"]["swept"] for row in joined_manifest(store, "all")["rows"]]
+    assert {"alpha": 0.25, "quality_threshold": "always"} in swept and {"exit_rate": 0.4} in swept
