@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from harness.errors import told
+from harness.foreign.json_text import loads
 from harness.records.frame import flatten
 from harness.records.store import Record, Store
 
@@ -25,6 +27,8 @@ def joined_manifest(store: Store, name: str, *, timed: Taken = lambda record: Tr
         flatten(record)  # names the one that is not what its kind is
     with told("the records cannot be joined", str(store.folder)):
         rows = join([r for r in records if r.kind != "latency" or timed(r)])
+    notes = _notes(store)
+    rows = [{**row, "note": notes.get(row["cell"]["variant"], "")} for row in rows]
     created = max((str(r.info.get("created", "")) for r in records), default="")
     description = f"All records of a store: {len(records)} records, {len(rows)} configurations."
     return {
@@ -35,6 +39,16 @@ def joined_manifest(store: Store, name: str, *, timed: Taken = lambda record: Tr
         "rows": rows,
         "effects": None,
     }
+
+
+def _notes(store: Store) -> dict[str, str]:
+    """What each variant says of itself ('reconstruction'), from the runs of the store: records do not hold it."""
+    found: dict[str, str] = {}
+    for path in sorted((store.folder / "runs").glob("*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # a damaged run is no reason to stop
+            for row in loads(path.read_bytes())["rows"]:
+                found[str(row["cell"]["variant"])] = str(row.get("note") or "")
+    return found
 
 
 def join(records: Iterable[Record]) -> list[dict[str, Any]]:
@@ -165,7 +179,8 @@ def _labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             marks = _marks(row)
             shown = [f"{name}={_short(marks[name])}" for name in varied if marks.get(name) is not None]
             row["label"] = " ".join([row["label"], *shown])
-            row["cell"]["swept"] = {name: marks[name] for name in varied if name in row["cell"]["select"]}
+            # all of it: rows that differ in something else as well are no curve over a threshold
+            row["cell"]["swept"] = {name: marks[name] for name in varied if marks.get(name) is not None}
     return rows
 
 

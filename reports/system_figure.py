@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.records.store import Record
-from reports.canvas import COLOURS, legible, plain_axes, sheet
+from reports.canvas import COLOURS, MARKERS, legible, plain_axes, sheet
 from reports.rows import plain_text
 
 __all__ = ["system_figure"]
@@ -23,9 +23,9 @@ _TITLES = {"gmacs": "gmacs of an image", "ms": "ms of an image"}
 def system_figure(record: Record) -> Figure | None:
     """One panel for each unit that any row has; None when there is none.
 
-    Full lines are one-stage rows, broken ones top-down rows. A ring marks where a one-stage row becomes the cheaper
-    one, with the interval of the measured crossing; the dotted line is the data's average number of persons. Of many
-    rows only the first of each network is drawn.
+    Full lines are one-stage rows, broken ones top-down rows; each has a marker of its own, which grey keeps. A ring
+    marks where a one-stage row becomes the cheaper one, with the interval of the measured crossing; the dotted line is
+    the data's average number of persons. Of many rows only the first of each network is drawn.
     """
     result = _readable(record.result)
     rows = result["rows"]
@@ -61,12 +61,13 @@ def _readable(result: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _draw(axes: Axes, result: Mapping[str, Any], unit: str) -> None:
     last = _range(result["crossings"], unit)
-    across = np.array([0.0, last])
+    across = np.linspace(0.0, last, 6)
     for at, row in enumerate(result["rows"]):
         if "each" in row[unit]:
             line = row[unit]["fixed"] + row[unit]["each"] * across
             dashes: Any = "-" if row["paradigm"] == "one-stage" else (0, (4, 2))
             style: dict[str, Any] = {"color": COLOURS[at % len(COLOURS)], "linestyle": dashes, "linewidth": 1.4}
+            style |= {"marker": MARKERS[at % len(MARKERS)], "markersize": 4, "markevery": slice(1, None)}
             axes.plot(across, line, **style, label=legible(plain_text(row["label"])))
     for pair in result["crossings"]:
         _mark(axes, result["rows"], pair, unit, last)

@@ -160,19 +160,25 @@ def _threshold(row: RowData) -> Value:
 
 
 def _differing(rows: Sequence[RowData]) -> list[_Filled]:
-    """Columns of the protocol fields, seeds and number formats that are not the same in all rows."""
+    """Columns of the data, protocol fields, seeds and number formats that are not the same in all rows."""
     fields = dict.fromkeys(name for row in rows for name in row.protocol)
     columns = [
         _Filled(Column(f"protocol_{n}", _FIELDS.get(n, plain_text(n).replace("_", " ")), "text"), _field(n))
         for n in fields
         if len({plain_text(row.protocol[n]) for row in rows if n in row.protocol}) > 1
     ]
+    if len({plain_text(row.data.get("name", "")) for row in rows}) > 1:  # all records of a store
+        columns.insert(0, _Filled(Column("data", "data", "text"), _data))
     for name in ("dtype", "runtime"):
         if len({row.knobs.get(name) for row in rows}) > 1:
             columns.append(_Filled(Column(name, name, "text"), _knob(name)))
     if len({row.seed for row in rows}) > 1:
         columns.append(_Filled(Column("seed", "seed", "text"), lambda row: Value(text=str(row.seed))))
     return columns
+
+
+def _data(row: RowData) -> Value:
+    return Value(text=plain_text(row.data.get("name", "")))
 
 
 def _field(name: str) -> Callable[[RowData], Value]:

@@ -83,6 +83,15 @@ def test_the_figure_has_a_panel_for_each_unit_and_is_the_same_twice():
     assert system_figure(record(rows=nothing)) is None
 
 
+def test_the_lines_are_told_apart_without_colour():
+    rows = result()["rows"]
+    figure = system_figure(
+        record(rows=[rows[0], *({**rows[1], "label": f"network_{n}"} for n in range(6))], crossings=[])
+    )
+    lines = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) > 2]
+    assert len(lines) == 7 == len({line.get_marker() for line in lines})
+
+
 def test_of_many_rows_the_figure_draws_the_first_of_each_network():
     one, two = result()["rows"][:2]
     swept = [{**two, "label": f"{two['label']} alpha={n}"} for n in range(12)]
