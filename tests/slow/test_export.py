@@ -17,10 +17,7 @@ pytest.importorskip("onnxscript")
 pytestmark = pytest.mark.slow
 
 TINY = ("simplebaseline_tiny", "hrnet_tiny", "fasterpose_tiny", "srpose_tiny", "vitpose_tiny")
-FULL = (
-    "simplebaseline_r50", "simplebaseline_r50_srhead", "hrnet_w32", "fasterpose_r50", "srpose_r50",
-    "srpose_hrnet_w32", "vitpose_s", "vitpose_b_simple", "vitpose_b_srhead",
-)  # fmt: skip
+FULL = ("simplebaseline_r50", "hrnet_w32", "fasterpose_r50", "vitpose_b_simple")
 
 
 def _network(name):
@@ -59,7 +56,6 @@ def test_a_fixed_batch_is_fixed(tmp_path):
     "name, knobs",
     [
         ("sharpose_s", {}),
-        ("sharpose_b", {}),
         ("sharpose_b", {"input_size": (384, 288)}),
         ("sharpose_tiny", {"quality": "abs"}),
         ("sharpose_tiny", {"replace_oks": True}),
@@ -70,7 +66,7 @@ def test_both_stages_of_sharpose_are_their_files(tmp_path, name, knobs):
     network = open_variant(variant, None, **knobs)[0]
     with torch.no_grad():  # apart from one another, so that regions differ by more than rounding
         for block in network.backbone.blocks:
-            block.attn.qkv.weight.mul_(4)
+            block.attn.qkv.weight.mul_(2)
     files.export(network, files.origin_of(network, variant, knobs, {}, ""), tmp_path / "s.onnx", {})
     opened = open_variant(find_variant("onnx_two_stage"), tmp_path / "s.coarse.onnx")[0]
     images = torch.randn(4, 3, *network.input_size, generator=torch.Generator().manual_seed(5))
