@@ -58,10 +58,9 @@ def _signed(tree) -> tuple[bytes, str]:
             tree["digest"] = content_id(tree.get("result"))
         except (ValueError, UnicodeEncodeError):  # no number, or no text, that a key can hold
             pass
+    kind = tree.get("kind") if isinstance(tree, dict) else None
     name = (
-        f"{tree['kind']}-{tree['id']}.json"
-        if isinstance(tree, dict) and str(tree.get("kind", "/")).isalpha()
-        else "x-0.json"
+        f"{kind}-{tree.get('id')}.json" if isinstance(kind, str) and kind.isalpha() and len(kind) < 99 else "x-0.json"
     )
     return json.dumps(tree).encode(), name
 
