@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,12 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from harness.cli.main import app
 from harness.cost import machine
 from harness.data import synthetic
-from harness.errors import MeasurementError, UserError
+from harness.errors import MeasurementError, MissingPackage, UserError
 from harness.records.parcel import pack, unpack
 from harness.records.store import Store
 from harness.run import timing, worker
+from harness.run.cluster import Cluster
 from harness.run.executors import HERE, Lost, Needs, OnEngine
 from harness.run.rows import Options, Progress
 from harness.run.run import run_suite
@@ -297,6 +300,20 @@ def test_result_files_come_back(bench):
 def test_a_gpu_by_number_is_refused(bench):
     with pytest.raises(UserError, match="cuda:1"):
         bench.run("tasks", TWO, executor=OnEngine(Desk()), device="cuda:1")
+
+
+def test_without_ray_the_message_names_the_feature_and_the_install_line(bench, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingPackage, match="--executor ray needs the package ray") as caught:
+        bench.run("tasks", TWO, executor=OnEngine(Cluster()))
+    assert "paretopose[cluster]" in caught.value.hint
+
+
+def test_an_address_without_a_cluster_is_refused(bench):
+    (bench.folder / "suite.yaml").write_text(TWO)
+    with pytest.raises(UserError, match="--address auto without a cluster") as caught:
+        app(["run", str(bench.folder / "suite.yaml"), "--address", "auto"], standalone_mode=False)
+    assert caught.value.hint == "--executor ray"
 
 
 @pytest.mark.parametrize("name", ["../records/x.json", "records/../../x", "/etc/x", "runs/x.json", ""])
