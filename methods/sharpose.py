@@ -340,6 +340,7 @@ _QUICK = Recipe(epochs=25, target=_TARGET, augmentation=Augmentation(**shared.LI
 
 
 def _small(**options: Any) -> nn.Module:
+    # QUIRK: 12 heads of 32 as ViTPose-S, not the 6 of DeiT and timm: its trunk starts from that one, and was trained so
     return SHaRPose(TrunkSize(384, 12, 12), alpha=0.5, quality_start=210 / 250, **options)
 
 

@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from reports.canvas import COLOURS, MARKERS, between, label_points, legible, logarithmic, pixel, plain_axes, sheet
+from reports.grounds import persons_of
 from reports.labels import Box
 from reports.model import Value
 from reports.points import Axis, Point, axis_of, curves, pareto, points, published_points
@@ -120,18 +121,26 @@ def errors(values: Sequence[Value]) -> np.ndarray:
 
 
 def _draw_lines(axes: Axes, found: Sequence[Point], styles: dict[str, tuple[str, str]]) -> None:
-    """Curves of swept numbers, and the Pareto front as a step line to the right edge."""
+    """Curves of swept numbers, and the Pareto front of the rows scored on the same persons, to the right edge."""
     swept = curves(found)
     colours = [styles[curve[0].row.method][0] for curve in swept]
     lines = [[p.at for p in curve] for curve in swept]
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=0.9, zorder=2, rasterized=_crammed(found)))
-    if len(found) > 1:
-        front = [found[i].at for i in pareto([p.at for p in found])]
-        limits = axes.get_xlim()
+    limits, fronts = axes.get_xlim(), _fronts(found)
+    style: dict[str, Any] = {"color": "0.35", "linestyle": (0, (4, 2)), "linewidth": 1.1, "zorder": 1}
+    for number, front in enumerate(fronts):
         across, up = zip(*front, (limits[1], front[-1][1]), strict=True)
-        style: dict[str, Any] = {"color": "0.35", "linestyle": (0, (4, 2)), "linewidth": 1.1, "zorder": 1}
-        axes.step(across, up, where="post", label="Pareto front", **style)
-        axes.set_xlim(limits)
+        name = "Pareto front" if len(fronts) == 1 else "Pareto fronts, each on the same persons"
+        axes.step(across, up, where="post", label="" if number else name, **style)
+    axes.set_xlim(limits)
+
+
+def _fronts(found: Sequence[Point]) -> list[list[tuple[float, float]]]:
+    """A front for each set of persons on which several were scored: AP on other images or boxes is another AP."""
+    grounds: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    for point in found:
+        grounds.setdefault(persons_of(point.row), []).append(point.at)
+    return [[own[i] for i in pareto(own)] for own in grounds.values() if len(own) > 1]
 
 
 def _draw_legend(figure: Figure) -> None:

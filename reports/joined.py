@@ -35,7 +35,7 @@ def joined_manifest(store: Store, name: str, *, timed: Taken = lambda record: Tr
         "schema_version": 1,
         "suite": {"name": name, "description": description, "report": {"axes": ["gmacs", "ap"]}},
         "created": created,
-        "command": "",
+        "command": "; ".join(dict.fromkeys(c for r in records if (c := str(r.info.get("command") or "")))),
         "rows": rows,
         "effects": None,
     }

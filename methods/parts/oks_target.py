@@ -31,8 +31,10 @@ def biased_oks(
     """(B,) float64: mean of exp(-e) over the visible joints; nan where none is visible.
 
     `points`, `truth` (B, K, 2) in heatmap pixels, `visible` (B, K) bool, `scales` (B, 2) in units of 200 pixels,
-    `size` (h, w) of the heatmap. Optimistic: the area is that of the padded box, and there is no sub-pixel step.
+    `size` (h, w) of the heatmap. No sub-pixel step.
     """
+    # QUIRK: the area is that of the padded box, 1.25^2 times the person's and more, so the value is optimistic: the
+    # published predictor was trained towards it
     side = 200.0 * scales.double()  # (B, 2) width and height of the box in image pixels
     distance = ((points - truth) * (side / side.new_tensor(size))[:, None]).square().sum(dim=-1)
     # QUIRK: `size` is (h, w) although points are (x, y), so x is divided by the height and y by the width; the

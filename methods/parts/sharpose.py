@@ -88,7 +88,8 @@ class TwoStageTrunk(nn.Module):
         self.joints, self.grid, self.replace_oks = num_joints, grid, replace_oks
         self.scored_layers = size.scored_layers
         coarse = grid[0] * grid[1]
-        self.patch_embed = vit.PatchEmbed(size.dim, size.patch)  # not padded, where ViTPose's is
+        # QUIRK: not padded, although the trunk it starts from embeds patches that padding 2 has shifted: trained so
+        self.patch_embed = vit.PatchEmbed(size.dim, size.patch)
         self.pos_embed_list = nn.ParameterList(torch.empty(1, n, size.dim) for n in (coarse, 4 * coarse))
         self.keypoint_tokens = nn.Parameter(torch.randn(1, num_joints, size.dim) * size.token_std)
         self.quality_token = nn.Parameter(torch.zeros(1, 1, size.dim))
@@ -142,6 +143,8 @@ class TwoStageTrunk(nn.Module):
         reuse = self.reuse_block(features).repeat(1, 4, 1)  # (B, 4k, D)
         # QUIRK: the stage starts from the learned keypoint tokens, not from the coarse stage's results, and dropped
         # regions are the *embedded* coarse patches, before any block: trained so.
+        # QUIRK: with `replace_oks` the fine stage gets a quality token of its own; what it predicts is told, and takes
+        # no part in the exit, which was decided before
         tokens = torch.cat([self.quality_token, self.keypoint_tokens], dim=1)[:, 0 if self.replace_oks else 1 :]
         refined = _take(patches, self.fine_patches(kept)) + reuse
         x = torch.cat([tokens.expand(patches.shape[0], -1, -1), refined, inputs], dim=1)

@@ -39,6 +39,16 @@ def test_a_point_is_off_the_front_exactly_when_another_beats_it(found):
         assert (point in front) != beaten
 
 
+def test_rows_on_other_images_have_a_front_of_their_own(made):
+    """Otherwise an easy data set would beat a hard one."""
+    easy = [made.row(f"easy_{i}", gmacs=1.0 + i, ap=0.8 + 0.01 * i, data="easy") for i in range(2)]
+    hard = [made.row(f"hard_{i}", gmacs=1.0 + i, ap=0.4 + 0.01 * i, data="hard") for i in range(2)]
+    for rows, fronts in ((easy, 1), (easy + hard, 2)):
+        axes = tradeoff(made.rows(*rows)).axes[0]
+        dashed = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+        assert len(dashed) == fronts and all(len(line.get_xdata()) == 3 for line in dashed)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_no_label_of_twelve_points_overlaps_another_or_a_marker(made, seed):
     rng = np.random.default_rng(seed)
