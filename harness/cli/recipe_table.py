@@ -19,7 +19,10 @@ _PROTOCOL = ("codec", "box_padding", "box_cleaning", "colour", "mean", "std")
 
 def show(variant: Variant, name: str, settings: Settings, as_json: bool) -> None:
     """The recipe with the network's parameter groups, as tables or JSON."""
+    from harness.train.network import check_input_size
+
     size = settings.input_size or variant.input_size
+    check_input_size(variant, settings.recipe, size)
     protocol = variant.protocol.applying(variant.paradigm)
     plain: dict[str, Any] = {
         "variant": variant.name,

@@ -41,7 +41,7 @@ def inspect(
         "file": str(file),
         "sha256": sha256(file),
         "tensors": len(state),
-        "parameters": sum(v.numel() for k, v in state.items() if not _is_buffer(k)),
+        "values": sum(v.numel() for k, v in state.items() if not _is_buffer(k)),
         "fits": [_describe(fit) for fit in fits],
         "metadata": metadata,
     }
@@ -50,7 +50,7 @@ def inspect(
 
 def _text(found: dict[str, Any], state: Mapping[str, Tensor]) -> str:
     lines = [
-        f"{found['file']}: {found['tensors']} tensors, {found['parameters']:,} parameters, "
+        f"{found['file']}: {found['tensors']} tensors, {found['values']:,} values without counters and statistics, "
         f"sha256 {found['sha256'][:16]}"
     ]
     for fit in found["fits"]:

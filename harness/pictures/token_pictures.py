@@ -43,7 +43,10 @@ def token_picture(
     how, flip = Decoding.of(cell.protocol), cell.protocol.flip
     found = runner.process(crops, centers, scales, [PassPlan(settings, (how,), flip)])[0]
     with torch.inference_mode():
-        regions = runner.predictor.refined_regions(runner.normalise(crops), settings).cpu().numpy()
+        images = runner.normalise(crops)
+        regions, *of_mirrored = (
+            runner.predictor.refined_regions(i, settings).cpu().numpy() for i in ([images, images.flip(-1)][: 1 + flip])
+        )
     coarse, answer = (found[f"keypoints:{how.name}:{f'{i}+{i}' if flip else i}"] for i in (0, 1))
     enlarged = (_HEIGHT, round(_HEIGHT * size[1] / size[0]))
     lines = []
@@ -53,15 +56,17 @@ def token_picture(
         poses = [_moved(pose[n], matrix) for pose in (coarse, answer)]
         before, after = (draw_poses(panel, [p], runner.skeleton, score_threshold=threshold) for p in poses)
         pictures = (before, dim_regions(panel, regions[n]), after)
-        words = _captions(float(found["quality"][n]), regions[n])
+        refined = [bool(of[n].any()) for of in (regions, *of_mirrored)]
+        words = _captions(float(found["quality"][n]), regions[n], refined)
         lines.append(side_by_side([_captioned(*pair) for pair in zip(pictures, words)]))
     return on_top_of_each_other(lines)
 
 
-def _captions(quality: float, regions: np.ndarray) -> tuple[str, str, str]:
-    if not regions.any():
-        return f"coarse, quality {quality:.3f}", "left early: nothing refined", "answer: coarse"
-    return f"coarse, quality {quality:.3f}", f"refined: {regions.sum()} of {regions.size} regions", "answer: fine"
+def _captions(quality: float, regions: np.ndarray, refined: list[bool]) -> tuple[str, str, str]:
+    """Words over the three panels. `refined`: whether the forward was, and with flip test the mirrored one."""
+    what = f"refined: {regions.sum()} of {regions.size} regions" if refined[0] else "left early: nothing refined"
+    answer = "fine" if all(refined) else "coarse" if not any(refined) else "one forward fine, one coarse"
+    return f"coarse, quality {quality:.3f}", what, f"answer: {answer}"
 
 
 def _captioned(picture: np.ndarray, words: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.method import Trainable, Variant
 from harness.train.recipes import ImageBatch, Progress, Recipe, TrainBatch
 
-__all__ = ["Losses", "check", "placed", "threads"]
+__all__ = ["Losses", "check", "check_input_size", "placed", "threads"]
 
 
 class Losses(nn.Module):
@@ -30,13 +30,18 @@ def check(network: object, variant: Variant, recipe: Recipe) -> None:
     """UserError for a network that has no losses, or another input size than the recipe was published for."""
     if not isinstance(network, Trainable):
         raise UserError(f"{variant.name} cannot be trained", hint="`paretopose methods` shows which ones can")
-    size, wanted = tuple(network.input_size), recipe.input_size  # type: ignore[attr-defined]
-    if wanted is not None and tuple(wanted) != size:
-        own = _text(size)
+    check_input_size(variant, recipe, network.input_size)  # type: ignore[attr-defined]
+
+
+def check_input_size(variant: Variant, recipe: Recipe, size: tuple[int, int]) -> None:
+    """UserError for another input size (height, width) than the recipe was published for."""
+    if recipe.input_size is not None and tuple(recipe.input_size) != tuple(size):
+        own, wanted = _text(size), recipe.input_size
         raise UserError(
             f"the recipe is for an input of {_text(wanted)}, the network takes {own}",
             where=variant.name,
-            hint=f"take a recipe for {own}, or say that this one will do: --set recipe.input_size={own}",
+            hint=f"--set input_size={_text(wanted)}, or take a recipe for {own}, or say that this one will do: "
+            f"--set recipe.input_size={own}",
         )
 
 

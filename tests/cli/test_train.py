@@ -129,6 +129,11 @@ def test_knobs_and_fields_are_set_and_stand_in_the_weights(root, tmp_path):
         invoke(*arguments, "--set", "batch=2", "--out", str(out))
 
 
+def test_a_dry_run_refuses_a_recipe_of_another_input_size_as_a_real_run_does():
+    with pytest.raises(UserError, match="for an input of 384x288, the network takes 256x192"):
+        invoke("sharpose_b", "--recipe", "official_384x288", "--dry-run")
+
+
 def test_a_dry_run_lists_the_parameter_groups_and_what_was_set():
     plain = json.loads(invoke("vitpose_tiny", "--recipe", "official", "--dry-run", "--json", "--set", "lr=1e-3").stdout)
     rates = {group["lr"] for group in plain["parameter_groups"]}
@@ -139,7 +144,8 @@ def test_a_dry_run_lists_the_parameter_groups_and_what_was_set():
 
 @pytest.mark.parametrize("name", ["official", "official_384x288", "mmpose0", "mmpose1"])
 def test_the_recipes_of_both_code_lines_are_named(name):
-    plain = json.loads(invoke("hrnet_w48", "--recipe", name, "--dry-run", "--json").stdout)
+    size = ("--set", "input_size=384x288") if name.endswith("384x288") else ()
+    plain = json.loads(invoke("hrnet_w48", "--recipe", name, "--dry-run", "--json", *size).stdout)
     wanted = {
         "official": (1e-3, 128, 0, "hrnet", 2.0),
         "official_384x288": (1e-3, 96, 0, "hrnet", 3.0),

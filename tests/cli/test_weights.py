@@ -32,7 +32,7 @@ def test_inspect_names_variant_layout_joints_and_parameters(checkpoint):
     found = json.loads(_call("inspect", checkpoint, "--json").stdout)
     (fit,) = found["fits"]
     assert (fit["variant"], fit["layout"], fit["joints"]) == (NAME, "official", 16)
-    assert found["parameters"] == sum(p.numel() for p in find_variant(NAME).build(num_joints=16).parameters())
+    assert found["values"] == sum(p.numel() for p in find_variant(NAME).build(num_joints=16).parameters())
     assert NAME in _call("inspect", checkpoint).stdout
 
 

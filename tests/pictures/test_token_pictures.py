@@ -15,6 +15,7 @@ from harness.cli.main import app
 from harness.data import synthetic
 from harness.errors import UserError
 from harness.method import find_variant
+from harness.pictures import token_pictures
 from harness.train import checkpoints
 
 
@@ -65,6 +66,15 @@ def test_of_a_person_that_left_early_nothing_is_refined_and_both_poses_are_the_s
     found = panels(tmp_path, len(json.loads((tmp_path / "results.json").read_text())))
     assert np.abs(found[:, 0] - found[:, 2]).mean() < 1
     assert found[:, 1].mean() < 0.3 * found[:, 0].mean()
+
+
+@pytest.mark.parametrize(
+    ("refined", "answer"),
+    [([True], "fine"), ([False, False], "coarse"), ([False, True], "one forward fine, one coarse")],
+)
+def test_the_answer_is_named_after_what_both_forwards_did(refined, answer):
+    regions = np.full((8, 6), refined[0])
+    assert token_pictures._captions(0.5, regions, refined)[2] == f"answer: {answer}"
 
 
 def test_a_network_without_regions_is_refused(place, tmp_path):
