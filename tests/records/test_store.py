@@ -136,3 +136,10 @@ def test_a_record_of_an_older_schema_is_passed_over_and_counted(tmp_path):
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 0'))
     assert store.get("cost", KEY) is None and store.outdated == [path.name] and path.is_file()
     assert "older schema version" in store.remarks()[0] and "paretopose run" in store.remarks()[0]
+
+
+def test_an_array_file_of_python_objects_in_the_place_of_a_records_own_is_set_aside(tmp_path):
+    store = Store(tmp_path)
+    record = store.put(Record.make("accuracy", KEY, {"ap": 0.5}), {"x": np.arange(3)})
+    np.savez(tmp_path / "arrays" / f"{record.id}.npz", x=np.array([{"a": 1}], dtype=object))
+    assert store.arrays(record.id) is None and store.quarantined == [f"{record.id}.npz"]
