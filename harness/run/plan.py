@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness.data.synthetic import SYNTHETIC
 from harness.records.store import Store
-from harness.run.costing import state_of_cost
+from harness.run.costing import cost_key, state_of_cost
 from harness.run.forecast import Forecast, forecast, people
 from harness.run.rows import Options, Progress, Row
 from harness.run.scoring import joint_key, state_of_accuracy
@@ -161,14 +161,25 @@ def _pass_key(session: Session, row: Row) -> str:
     return json.dumps([session.network_key(row), training.id if training else str(row.weights)])
 
 
+def _state_of_cost(session: Session, row: Row, first: dict[str, Row], states: dict[Row, dict[str, str]]) -> str:
+    """That of the `first` row with the same network, which many share."""
+    other = first.setdefault(repr(cost_key(session, row)), row)
+    if other is row:
+        return state_of_cost(session, row)
+    row.records |= {name: record for name, record in other.records.items() if name == "cost"}
+    row.reasons |= {name: reason for name, reason in other.reasons.items() if name == "cost"}
+    return states[other]["cost"]
+
+
 def _states(session: Session, suite: Suite) -> dict[Row, dict[str, str]]:
     """By row and measurement: `cached`, `to do`, or why there will be none."""
     accuracy, latency = suite.measure.accuracy, suite.measure.latency
     states: dict[Row, dict[str, str]] = {row: {} for row in session.rows}
+    first: dict[str, Row] = {}
     for row, state in states.items():
         if suite.measure.cost:
             with session.guard([row], "cost"):
-                state["cost"] = state_of_cost(session, row)
+                state["cost"] = _state_of_cost(session, row, first, states)
         if accuracy:
             with session.guard([row], "accuracy"):
                 state["accuracy"] = _state_of_accuracy(session, row, accuracy, states)

@@ -84,13 +84,22 @@ def waits(session: Session, row: Row) -> bool:
 
 
 def _base_key(session: Session, row: Row) -> dict[str, Any]:
-    """What all passes that may run together have in common."""
+    """What all passes that may run together have in common, as it was when it was first asked for: weights that are
+    overwritten during a run are not those that it has loaded."""
     assert row.weights is not None
+    inputs = session.inputs(row).key
+    name = (row, row.weights, inputs["dataset"], inputs["boxes_digest"])
+    if name not in session.base_keys:
+        session.base_keys[name] = _new_base_key(session, row, row.weights, inputs)
+    return session.base_keys[name]
+
+
+def _new_base_key(session: Session, row: Row, weights: Path, inputs: dict[str, str]) -> dict[str, Any]:
     crop = {n: getattr(row.cell.protocol, n) for n in ("codec", "box_padding", "colour", "mean", "std")}
     return {
         **session.network_key(row),
-        "weights": provenance.file_sha256(row.weights),
-        "data": session.inputs(row).key,
+        "weights": provenance.file_sha256(weights),
+        "data": inputs,
         "crop": crop,
         "missing": row.cell.data.missing,
         "execution": run_kind(row.cell),

@@ -48,6 +48,8 @@ class Session:
         self.trainings: dict[Row, Training] = {}
         self.detected: dict[str, Boxes] = {}
         """boxes by the one-stage variant that found them, for the rows that take theirs from it"""
+        self.base_keys: dict[tuple[Any, ...], dict[str, Any]] = {}
+        """what rows that share a pass have in common, by row, weights and data"""
         self._predictors: dict[str, Predictor] = {}
         self._notes: dict[str, list[str]] = {}
         self._datasets: dict[str, Dataset | None] = {}
