@@ -6,7 +6,7 @@ Easy, medium and hard are ranges of the crowd index; their limits are in `harnes
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,4 +26,4 @@ def counted_joints(visible: list[bool]) -> int:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -1,8 +1,8 @@
 """Valid files, and what is done to them: `fuzz.bytes` and `fuzz.trees` change them and read the result.
 
-Reading may refuse with an error of ours and nothing else: no other exception, no more seconds of the processor than
-`_SECONDS`, no memory beyond `_BYTES`. The same examples on every run: 300 of each kind of file in an ordinary run,
-10,000 in `make test-slow`.
+Reading may refuse with an error of ours and nothing else: no other exception, no more than `_SECONDS` of the processor,
+no memory beyond `_BYTES`. The same examples on every run: 300 of each kind of file in an ordinary run, 10,000 in
+`make test-slow`.
 """
 
 from __future__ import annotations
