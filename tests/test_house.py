@@ -98,6 +98,7 @@ def test_reports_read_records_only(path):
     allowed = (
         "harness.records.store",
         "harness.errors",
+        "harness.foreign",
         "harness.published",
         "harness.provenance",
         "harness.records.frame",
