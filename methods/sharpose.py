@@ -12,14 +12,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.export.contract import ExportPart
 from harness.method import EARLY_EXIT_KNOBS, Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.pose.skeletons import SKELETONS
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
@@ -34,6 +33,9 @@ from methods.parts.sharpose_cost import TwoStageCost
 from methods.parts.sharpose_export import CoarseGraph, FineGraph
 from methods.parts.sharpose_files import fitted, from_vitpose
 from methods.parts.vit_start import start_from_scratch
+
+if TYPE_CHECKING:
+    from harness.export.contract import ExportPart
 
 __all__ = ["VARIANTS", "SHaRPose"]
 
@@ -233,6 +235,8 @@ class SHaRPose(nn.Module):
 
     def export_parts(self, settings: Mapping[str, Any]) -> list[ExportPart]:
         """The two stages; what joins them, and takes any alpha and threshold, is parts/sharpose_onnx.py."""
+        from harness.export.contract import ExportPart  # networks alone are measured where pydantic is not
+
         alpha, threshold = self._read(settings).alpha, settings.get("quality_threshold")
         facts = {"alpha": alpha, "quality_threshold": self.quality_threshold if threshold is None else threshold}
         coarse = CoarseGraph(self.backbone, self.keypoint_head, self.quality_kind == "abs")
