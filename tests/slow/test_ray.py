@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness.run.cluster import Cluster as Engine
 from harness.run.executors import OnEngine
@@ -48,6 +49,15 @@ class Eventful(Progress):
         if " s on " in text and self._event is not None:
             event, self._event = self._event, None
             event()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A node has one CPU; sums over more threads end in other bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
