@@ -11,13 +11,12 @@ import numpy as np
 
 from harness.accuracy import bootstrap as resampling
 from harness.accuracy.anatomy import Anatomy, anatomy
-from harness.accuracy.ap import Stats
-from harness.accuracy.bootstrap import Difference, Interval
+from harness.accuracy.bootstrap import Difference
 from harness.accuracy.breakdown import Breakdown, breakdown
 from harness.accuracy.checks import differing_images, read_json
-from harness.accuracy.evaluate_pckh import SCHEMA, PckhEvaluation
+from harness.accuracy.evaluation import Evaluated, rough
 from harness.accuracy.inputs import Detections, GroundTruth
-from harness.accuracy.judges import Verdict, judged
+from harness.accuracy.judges import judged
 from harness.accuracy.match import Matches, match
 from harness.accuracy.resampled import MOST_RESAMPLES
 from harness.accuracy.scored import Scored, summarise
@@ -25,50 +24,20 @@ from harness.accuracy.stream import stream_json
 from harness.errors import DataError, UserError, unknown_name
 from harness.pose.skeletons import COCO, CROWDPOSE
 
-__all__ = ["SCHEMA", "Comparison", "Evaluation", "check_coverage", "compare", "evaluate"]
+__all__ = ["Comparison", "Evaluation", "check_coverage", "compare", "evaluate"]
 
 _SKELETONS = {"coco": COCO, "crowdpose": CROWDPOSE}
 Progress = Callable[[], None]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What one set of predictions reaches, in 0 to 1, and how sure that is."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Evaluated):
+    """What OKS says of one set of predictions."""
 
-    evaluator: str
-    stats: Stats
-    intervals: dict[str, Interval | None]
     matches: Matches = field(repr=False)
     truth: GroundTruth = field(repr=False)
     poses: Detections = field(repr=False)
     sigmas: tuple[float, ...]
-    images: int
-    persons: int
-    detections: int
-    resamples: int
-    seed: int
-    verdict: Verdict | None
-    notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the matches. A statistic that is not defined is null, with the reason."""
-        return {
-            "schema": SCHEMA,
-            "evaluator": self.evaluator,
-            "images": self.images,
-            "persons": self.persons,
-            "detections": self.detections,
-            "stats": {name: self._stat(name) for name in self.stats},
-            "bootstrap": {"resamples": self.resamples, "seed": self.seed, "unit": "image"},
-            "judge": self.verdict.to_dict() if self.verdict else None,
-            "notes": list(self.notes),
-        }
-
-    def _stat(self, name: str) -> dict[str, Any]:
-        if name in self.stats.reasons:
-            return {"value": None, "interval": None, "reason": self.stats.reasons[name]}
-        found = self.intervals.get(name)
-        return {"value": self.stats[name], "interval": found.to_dict() if found else None}
 
     def breakdown(self, progress: Progress | None = None) -> Breakdown:
         """On whom and on which joints AP is lost, with intervals from at most 200 of the resamples."""
@@ -144,9 +113,7 @@ def evaluate(
     truth, found = _read(gt, detections, evaluator, len(constants), image_ids, gt_name)
     matches = match(truth, found, constants, evaluator=evaluator)
     verdict = judged(matches, truth, found, constants, seed=seed) if judge else None
-    notes = [*truth.notes, *found.notes]
-    if bootstrap and matches.num_images < resampling.FEW_IMAGES:
-        notes.append(f"only {matches.num_images} images: intervals from fewer than {resampling.FEW_IMAGES} are rough")
+    notes = [*truth.notes, *found.notes, *rough(matches.num_images, bootstrap)]
     if not judge:
         notes.append("not judged by a reference evaluator")
     return Evaluation(
@@ -168,8 +135,8 @@ def evaluate(
 
 
 def compare(
-    first: Evaluation | PckhEvaluation | Scored,
-    others: Sequence[Evaluation | PckhEvaluation | Scored],
+    first: Evaluated | Scored,
+    others: Sequence[Evaluated | Scored],
     *,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -202,8 +169,8 @@ def check_coverage(first: Evaluation, second: Evaluation, *, where: str = "") ->
         )
 
 
-def _matches(source: Evaluation | PckhEvaluation | Scored) -> Scored:
-    return source.matches if isinstance(source, Evaluation | PckhEvaluation) else source
+def _matches(source: Evaluated | Scored) -> Scored:
+    return source.matches if isinstance(source, Evaluated) else source
 
 
 def _constants(evaluator: str, sigmas: Sequence[float] | None) -> tuple[float, ...]:

@@ -3,63 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.accuracy import bootstrap as resampling
-from harness.accuracy.ap import Stats
-from harness.accuracy.bootstrap import Interval
 from harness.accuracy.checks import Faults, keypoint_faults, kind_of
+from harness.accuracy.evaluation import Evaluated, rough
 from harness.accuracy.pck import Hits
 from harness.accuracy.scored import summarise
 from harness.accuracy.stream import stream_json
 from harness.data.coco import Dataset
 from harness.errors import DataError
 
-__all__ = ["SCHEMA", "PckhEvaluation", "evaluate_pckh", "read_poses"]
+__all__ = ["evaluate_pckh", "read_poses"]
 
-SCHEMA = "paretopose.evaluation/1"
 Results = Iterable[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class PckhEvaluation:
-    """As `harness.accuracy.evaluate.Evaluation`, of PCKh: nobody else's evaluator stands beside it."""
-
-    evaluator: str
-    stats: Stats
-    intervals: dict[str, Interval | None]
-    matches: Hits = field(repr=False)
-    images: int
-    persons: int
-    detections: int
-    resamples: int
-    seed: int
-    verdict: None = None
-    notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the hits. A share that is not defined is null, with the reason."""
-        return {
-            "schema": SCHEMA,
-            "evaluator": self.evaluator,
-            "images": self.images,
-            "persons": self.persons,
-            "detections": self.detections,
-            "stats": {name: self._stat(name) for name in self.stats},
-            "bootstrap": {"resamples": self.resamples, "seed": self.seed, "unit": "image"},
-            "judge": None,
-            "notes": list(self.notes),
-        }
-
-    def _stat(self, name: str) -> dict[str, Any]:
-        if name in self.stats.reasons:
-            return {"value": None, "interval": None, "reason": self.stats.reasons[name]}
-        found = self.intervals.get(name)
-        return {"value": self.stats[name], "interval": found.to_dict() if found else None}
 
 
 def evaluate_pckh(
@@ -71,7 +31,7 @@ def evaluate_pckh(
     absent_as_wrong: bool = False,
     progress: Callable[[], None] | None = None,
     where: str = "predictions",
-) -> PckhEvaluation:
+) -> Evaluated:
     """PCKh@0.5 and PCKh@0.1, mean and by joint, of results {person, keypoints}: `person` is the id of the annotation,
     its place in the file from 1; `keypoints` 3 K numbers in image pixels that count from 0.
 
@@ -96,11 +56,18 @@ def evaluate_pckh(
         joints=dataset.skeleton.joints, absent=absent,
     )  # fmt: skip
     notes = [f"{absent.sum()} persons have no pose: their joints count as wrong"] if absent.any() else []
-    if bootstrap and hits.num_images < resampling.FEW_IMAGES:
-        notes.append(f"only {hits.num_images} images: intervals from fewer than {resampling.FEW_IMAGES} are rough")
-    found = resampling.intervals(hits, bootstrap, seed, progress=progress) if bootstrap else {}
-    counts = hits.num_images, len(persons), len(poses)
-    return PckhEvaluation("mpii", summarise(hits), found, hits, *counts, bootstrap, seed, notes=tuple(notes))
+    return Evaluated(
+        evaluator="mpii",
+        stats=summarise(hits),
+        intervals=resampling.intervals(hits, bootstrap, seed, progress=progress) if bootstrap else {},
+        matches=hits,
+        images=hits.num_images,
+        persons=len(persons),
+        detections=len(poses),
+        resamples=bootstrap,
+        seed=seed,
+        notes=(*notes, *rough(hits.num_images, bootstrap)),
+    )
 
 
 def _heads(dataset: Dataset, persons: Sequence[Any]) -> np.ndarray:

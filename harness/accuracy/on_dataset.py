@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.accuracy.evaluate import Evaluation, evaluate
-from harness.accuracy.evaluate_pckh import PckhEvaluation, evaluate_pckh
+from harness.accuracy.evaluate import evaluate
+from harness.accuracy.evaluate_pckh import evaluate_pckh
+from harness.accuracy.evaluation import Evaluated
 from harness.data.coco import Dataset
 from harness.data.crowdpose import without_crowd_index
 from harness.errors import DataError
@@ -22,7 +23,7 @@ def evaluate_on(
     seed: int = 0,
     judge: bool = False,
     absent_as_wrong: bool = False,
-) -> Evaluation | PckhEvaluation:
+) -> Evaluated:
     """The figures of COCO results on all images of the data set; `absent_as_wrong` as `evaluate_pckh` has it."""
     if dataset.evaluator == "mpii":
         return evaluate_pckh(dataset, results, bootstrap=bootstrap, seed=seed, absent_as_wrong=absent_as_wrong)

@@ -19,13 +19,15 @@ from harness.accuracy.breakdown import Breakdown
 from harness.accuracy.checks import evaluator_of, read_json
 from harness.accuracy.evaluate import Comparison, Evaluation, check_coverage, compare
 from harness.accuracy.evaluate import evaluate as measure
-from harness.accuracy.evaluate_pckh import PckhEvaluation, evaluate_pckh, read_poses
+from harness.accuracy.evaluate_pckh import evaluate_pckh, read_poses
+from harness.accuracy.evaluation import Evaluated
 from harness.accuracy.resampled import MOST_RESAMPLES
 from harness.errors import UserError
 
 __all__ = ["evaluate"]
 
 Details = Breakdown | Anatomy
+Ticker = Callable[..., Callable[[], None]]
 
 
 def evaluate(
@@ -81,13 +83,9 @@ def evaluate(
             if not missing_as_empty and evaluator != "mpii":
                 check_coverage(evaluations[0], other, where=f"{pred} and {path}")
         comparisons = _comparisons(evaluations, bootstrap, seed, ticker)
-        total = min(bootstrap, MOST_RESAMPLES) + 1
-        details: list[dict[str, Details]] = [{} for _ in paths]
-        for path, found, detail in zip(paths, evaluations, details, strict=True):
-            if breakdown:
-                detail["breakdown"] = found.breakdown(ticker(f"parts of {path.name}", total))
-            if anatomy:
-                detail["anatomy"] = found.anatomy(ticker(f"errors of {path.name}", total))
+        details = [
+            _details(path, found, breakdown, anatomy, ticker) for path, found in zip(paths, evaluations, strict=True)
+        ]
     answer = _as_json(gt, paths, evaluations, comparisons, details)
     if as_json:
         print(json.dumps(answer, indent=2, allow_nan=False))
@@ -113,7 +111,7 @@ def _check_options(gt: Path, heads: Path | None, details: bool) -> None:
         )
 
 
-def _pckh(gt: Path, pred: Path, heads: Path | None, absent_as_wrong: bool, **options: Any) -> PckhEvaluation:
+def _pckh(gt: Path, pred: Path, heads: Path | None, absent_as_wrong: bool, **options: Any) -> Evaluated:
     from harness.data import mpii
 
     dataset = mpii.load(gt, gt.parent, heads=heads)
@@ -121,9 +119,18 @@ def _pckh(gt: Path, pred: Path, heads: Path | None, absent_as_wrong: bool, **opt
     return evaluate_pckh(dataset, poses, absent_as_wrong=absent_as_wrong, where=str(pred), **options)
 
 
-def _comparisons(
-    evaluations: list[Evaluation], bootstrap: int, seed: int, ticker: Callable[..., Callable[[], None]]
-) -> list[Comparison]:
+def _details(path: Path, found: Any, breakdown: bool, anatomy: bool, ticker: Ticker) -> dict[str, Details]:
+    """Where AP is lost, as far as it was asked for."""
+    total = min(found.resamples, MOST_RESAMPLES) + 1
+    details: dict[str, Details] = {}
+    if breakdown:
+        details["breakdown"] = found.breakdown(ticker(f"parts of {path.name}", total))
+    if anatomy:
+        details["anatomy"] = found.anatomy(ticker(f"errors of {path.name}", total))
+    return details
+
+
+def _comparisons(evaluations: list[Evaluation], bootstrap: int, seed: int, ticker: Ticker) -> list[Comparison]:
     if len(evaluations) < 2:
         return []
     others = evaluations[1:]
@@ -137,7 +144,7 @@ def _comparisons(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[..., Callable[[], None]]]:
+def _progress() -> Iterator[Ticker]:
     """ticker(text, total) -> a function that advances a bar on stderr by one."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.accuracy.anatomy import ERRORS
 from harness.accuracy.ap import STAT_NAMES
-from harness.accuracy.evaluate import SCHEMA
+from harness.accuracy.evaluation import SCHEMA
 from harness.pose.skeletons import COCO
 
 JOINTS = 17
