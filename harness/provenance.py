@@ -16,6 +16,7 @@ from typing import Any
 
 __all__ = ["PROJECT", "STAGES", "code", "content_id", "file_sha256", "files_of", "revision", "stamp", "versions"]
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 PROJECT = Path(__file__).resolve().parent.parent
 
 STAGES = {
@@ -46,8 +47,7 @@ _NEUTRAL = {
 
 def content_id(value: Any) -> str:
     """16 hex digits of the SHA-256 of `value` as canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:16]
 
 
 def file_sha256(path: Path) -> str:
@@ -64,11 +64,8 @@ def stamp(path: Path) -> tuple[int, ...]:
 
 @lru_cache(maxsize=256)
 def _file_sha256(path: str, *stamp: int) -> str:
-    digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=1024)
@@ -117,20 +114,22 @@ def _tree_digest(path: str, mtime: int) -> str:
 @lru_cache(maxsize=1024)
 def _looked_at(path: str, mtime: int) -> tuple[frozenset[str], str]:
     """The modules that a file may import from, and the digest of its code without docstrings."""
-    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-    return frozenset(names), hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    plain = _plain(ast.parse(Path(path).read_text(encoding="utf-8")), names)
+    return frozenset(names), hashlib.sha256(repr(plain).encode()).hexdigest()
+
+
+def _plain(node: Any, names: set[str]) -> Any:
+    """A syntax tree as tuples and lists, without docstrings and places; what it imports from goes to `names`."""
+    if isinstance(node, list):
+        if node and isinstance(node[0], ast.Expr) and isinstance(node[0].value, ast.Constant):
+            node = node[1:]
+        return [_plain(part, names) for part in node]
+    if not isinstance(node, ast.AST):
+        return node
+    if isinstance(node, ast.ImportFrom):
+        names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return (type(node).__name__, *[_plain(getattr(node, name, None), names) for name in node._fields])
 
 
 @lru_cache(maxsize=1)

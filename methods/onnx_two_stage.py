@@ -18,7 +18,7 @@ from harness.errors import MeasurementError, UserError, WeightsError
 from harness.export.contract import Origin
 from harness.method import EARLY_EXIT_KNOBS, Knob, Size, TopDownOutput, Trace, Variant
 from methods.parts import onnx_graph
-from methods.parts.onnx_file import digest, load, open_session
+from methods.parts.onnx_file import load, open_session
 from methods.parts.onnx_graph import UncountableError
 
 __all__ = ["VARIANTS", "OnnxTwoStage", "open_files"]
@@ -123,7 +123,7 @@ def open_files(path: Path, *, input_size: Size | None = None) -> OnnxTwoStage:
         raise WeightsError(f"the file is for {size}, asked for {input_size[0]}x{input_size[1]}", where=str(path))
     second = path.with_name(path.name.removesuffix(_COARSE) + _FINE)
     fine = load(second)
-    if digest(second) != origin.companions.get("fine"):
+    if not origin.is_companion("fine", second):
         raise WeightsError(f"does not belong to {path.name}", where=str(second), hint="export both again")
     if onnx_graph.shape_of(onnx_graph.graph_inputs(coarse)[0])[1:] != (3, *origin.input_size):
         raise WeightsError("its graph and its metadata name different input sizes", where=str(path))

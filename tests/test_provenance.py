@@ -66,3 +66,11 @@ def test_comments_and_docstrings_are_not_part_of_the_fingerprint(tmp_path):
         file.write_text(text)
         digests.append(provenance._tree_digest(str(file), len(digests)))
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_digest_of_a_file_is_that_of_its_bytes_and_follows_them(tmp_path):
+    file = tmp_path / "f"
+    file.write_bytes(b"abc")
+    assert provenance.file_sha256(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    file.write_bytes(b"abcd")
+    assert provenance.file_sha256(file) != "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -32,14 +32,15 @@ def inspect(
     as_json: bool = typer.Option(False, "--json", help="as JSON"),
 ) -> None:
     """Layout, method, variants that fit, tensors, parameters, tensors that nothing explains."""
-    from harness.train.checkpoints import fitting_variants, read, sha256
+    from harness.provenance import file_sha256
+    from harness.train.checkpoints import fitting_variants, read
 
     state, metadata = read(file)
     fits = fitting_variants(state)
     found = {
         "schema": 1,
         "file": str(file),
-        "sha256": sha256(file),
+        "sha256": file_sha256(file),
         "tensors": len(state),
         "values": sum(v.numel() for k, v in state.items() if not _is_buffer(k)),
         "fits": [_describe(fit) for fit in fits],

@@ -7,7 +7,6 @@ A detection file is what every COCO detector writes: a JSON list of
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from harness.data.annotation_file import parse_json
 from harness.data.coco import Dataset, ImageInfo, Person
 from harness.errors import DataError, unknown_name
+from harness.foreign.json_text import is_number
 
 __all__ = ["CLEANINGS", "Boxes", "at_least", "from_file", "from_ground_truth"]
 
@@ -135,18 +135,13 @@ def _row(entry: Any, number: int, path: Path) -> tuple[int, Box, float, int] | N
     image_id, box, score = entry["image_id"], entry["bbox"], entry["score"]
     if not isinstance(image_id, int):
         raise DataError(f"image_id is {image_id!r}", where=where, expected="a whole number")
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_finite(v) for v in (*box, score))):
+    if not (isinstance(box, list) and len(box) == 4 and all(is_number(v) for v in (*box, score))):
         expected = "four finite numbers in bbox and a finite score"
         raise DataError(f"bbox is {box!r} and score {score!r}", where=where, expected=expected)
     if min(box[2:]) < 0 or max(box[2:]) == 0:
         what = f"box of {box[2]} x {box[3]} pixels"
         raise DataError(what, where=where, expected="a size above 0", hint="bbox is [x, y, width, height]")
     return image_id, (box[0], box[1], box[2], box[3]), score, -1
-
-
-def _is_finite(value: Any) -> bool:
-    # not math.isfinite: a whole number can be larger than every float
-    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def _check_known(unknown: set[int], path: Path) -> None:

@@ -6,7 +6,6 @@ Reading (`coco.load`) stops at what would break; here all that makes AP wrong or
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from harness.data.check_mpii import check_mpii
 from harness.data.crowdpose import AREA_PER_BOX, counted_joints, without_crowd_index
 from harness.data.sets import is_list
 from harness.errors import DataError
+from harness.foreign.json_text import is_number
 from harness.foreign.places import climbs_out
 from harness.pose.skeletons import CROWDPOSE, Skeleton
 
@@ -150,7 +150,7 @@ def _annotation(entry: Entry, images: dict[Any, Entry], skeleton: Skeleton, file
         what = f"image_id {image_id!r} is not among the images"
         yield Fault("unknown image", where, what, "id of an annotation and id of its image were mixed up?")
     size = (image.get("width"), image.get("height"))
-    known_size = size if all(map(_is_finite, size)) else (math.inf, math.inf)
+    known_size = size if all(map(is_number, size)) else (math.inf, math.inf)
     yield from _keypoints(entry, skeleton, known_size, where)
     yield from _box(entry, known_size, where)
     yield from _area(entry, skeleton, where)
@@ -162,7 +162,7 @@ def _keypoints(entry: Entry, skeleton: Skeleton, size: tuple[Any, Any], where: s
     if not isinstance(values, list):
         yield Fault("no keypoints", where, "annotation has no keypoints", f"write {expected} numbers, 0 if unlabelled")
         return
-    if len(values) != expected or not all(map(_is_finite, values)):
+    if len(values) != expected or not all(map(is_number, values)):
         what = f"{len(values)} keypoint values, or values that are no numbers"
         yield Fault("keypoint count", where, what, f"{expected} numbers: x, y, visibility of each joint")
         return
@@ -184,21 +184,16 @@ def _keypoints(entry: Entry, skeleton: Skeleton, size: tuple[Any, Any], where: s
 
 def _labelled(entry: Entry) -> int:
     values = entry.get("keypoints")
-    return sum(_is_finite(v) and v > 0 for v in values[2::3]) if isinstance(values, list) else 0
+    return sum(is_number(v) and v > 0 for v in values[2::3]) if isinstance(values, list) else 0
 
 
 def _is_outside(x: float, y: float, size: tuple[Any, Any]) -> bool:
     return not (-_EDGE <= x <= size[0] + _EDGE and -_EDGE <= y <= size[1] + _EDGE)
 
 
-def _is_finite(value: Any) -> bool:
-    # not math.isfinite: a whole number can be larger than every float
-    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
-
-
 def _box(entry: Entry, size: tuple[Any, Any], where: str) -> Iterator[Fault]:
     box = entry.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
         yield Fault("box", where, f"bbox is {box!r}", "bbox is [x, y, width, height]")
         return
     x, y, w, h = box
@@ -213,7 +208,7 @@ def _area(entry: Entry, skeleton: Skeleton, where: str) -> Iterator[Fault]:
     area = entry.get("area")
     if area is None and skeleton is CROWDPOSE:
         return
-    if area is None or not _is_finite(area) or area <= 0:
+    if area is None or not is_number(area) or area <= 0:
         hint = f"OKS divides by it; without masks take {AREA_PER_BOX} x width x height of the box"
         yield Fault("area", where, "area is missing" if area is None else f"area is {area}", hint)
 

@@ -7,7 +7,6 @@ PCKh needs head sizes, which the JSON lacks: `heads` names the mat file that has
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from harness.data.crowdpose import AREA_PER_BOX
 from harness.data.mpii_heads import read_heads
 from harness.data.reading import header_size
 from harness.errors import DataError
+from harness.foreign.json_text import is_number
 from harness.foreign.places import climbs_out
 from harness.pose.skeletons import MPII
 
@@ -101,7 +101,7 @@ def entry_faults(entry: Any) -> list[str]:
         faults.append(f"image is {file!r}, not a path inside the image folder")
     if not _numbers(entry["center"], 2) or entry["center"][0] == -1:
         faults.append(f"center is {entry['center']!r}, not two numbers")
-    if not _is_finite(scale) or scale <= 0:
+    if not is_number(scale) or scale <= 0:
         faults.append(f"scale is {scale!r}, not a positive number")
     joints, visible = entry["joints"], entry["joints_vis"]
     for key, rows in (("joints", joints), ("joints_vis", visible)):
@@ -121,11 +121,7 @@ def entry_of(entry: dict[str, Any]) -> Entry:
 
 
 def _numbers(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(map(_is_finite, value))
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, list) and len(value) == count and all(map(is_number, value))
 
 
 def _image(number: int, file: str, folder: Path) -> ImageInfo:

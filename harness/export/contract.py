@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import WeightsError
 from harness.method import PoseProtocol, Size
+from harness.provenance import file_sha256
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -84,6 +86,10 @@ class Origin(BaseModel):
                 hint="export it again, or remove the entry",
             ) from None
         return origin
+
+    def is_companion(self, part: str, file: Path) -> bool:
+        """`file` is the one that was exported together with this one and holds `part`."""
+        return file_sha256(file) == self.companions.get(part)
 
     def text(self) -> str:
         """One sentence for people."""

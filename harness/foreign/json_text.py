@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Container
 from functools import partial
 from typing import Any, NoReturn
 
-__all__ = ["decoder", "loads"]
+__all__ = ["decoder", "is_number", "loads"]
 
 
 def loads(text: str | bytes, *, constants: bool = False, without: Container[str] = ()) -> Any:
@@ -27,6 +28,12 @@ def decoder(*, constants: bool = False, without: Container[str] = ()) -> json.JS
     """What `loads` decodes with; its own faults are ValueError and RecursionError."""
     pairs: Callable[[list[tuple[str, Any]]], Any] = partial(_object, without=without)
     return json.JSONDecoder(object_pairs_hook=pairs, parse_constant=float if constants else _refuse_constant)
+
+
+def is_number(value: Any) -> bool:
+    """A finite number that a float64 can hold; true and false are none."""
+    # not math.isfinite: a whole number can be larger than every float
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _object(pairs: list[tuple[str, Any]], *, without: Container[str]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from harness.errors import UserError, WeightsError
 from harness.foreign.json_text import loads
 from harness.method import Layout, Predictor, Size, Variant, variants
-from harness.train.files import read, sha256, write
+from harness.provenance import file_sha256
+from harness.train.files import read, write
 
 __all__ = [
     "Fit",
@@ -28,7 +29,6 @@ __all__ = [
     "load_into",
     "open_variant",
     "read",
-    "sha256",
     "translate",
     "wanted_protocol",
     "write",
@@ -144,7 +144,7 @@ def load_into(predictor: Predictor, variant: Variant, path: Path, *, initialise:
     predictor.load_state_dict({n: own[n] for n in wanted if n in own}, strict=False)
     protocol = {**layout.protocol, **_own_protocol(variant, metadata, str(path))}
     return LoadReport(
-        layout.name, unexplained, missing, ignored, protocol, notes, sha256(path), metadata.get("data_name", "")
+        layout.name, unexplained, missing, ignored, protocol, notes, file_sha256(path), metadata.get("data_name", "")
     )
 
 
@@ -208,7 +208,7 @@ def _opened(predictor: Predictor, path: Path) -> tuple[Predictor, LoadReport | N
     origin = getattr(predictor, "origin", None)
     if origin is None:
         return predictor, None
-    return predictor, LoadReport("exported", protocol=origin.protocol, notes=(origin.text(),), sha256=sha256(path))
+    return predictor, LoadReport("exported", protocol=origin.protocol, notes=(origin.text(),), sha256=file_sha256(path))
 
 
 class _Asked(NamedTuple):

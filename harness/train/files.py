@@ -6,7 +6,6 @@ What a file is, is decided by its first bytes, not by its name.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zipfile
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from harness.foreign.pickles import ADMITTED, Array, RefusedName, check_opcodes,
 from harness.foreign.places import climbs_out
 from harness.records.files import write_atomically
 
-__all__ = ["read", "sha256", "write"]
+__all__ = ["read", "write"]
 
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # magic number of torch.save before 1.6
 # where training code keeps the network in what it saves; the first one that holds tensors is taken
@@ -69,12 +68,6 @@ def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] |
     """Write safetensors; whoever reads `path` meanwhile sees the old file or the new one, never a part."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     write_atomically(path, safetensors.torch.save(tensors, metadata=dict(metadata or {})))
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from harness.errors import MissingPackage, WeightsError
 from methods.parts import onnx_graph
 
-__all__ = ["digest", "load", "open_session"]
+__all__ = ["load", "open_session"]
 
 _INSTALL = 'pip install "paretopose[onnx]"'
 
@@ -48,8 +47,3 @@ def open_session(model: Any, path: Path, threads: int) -> Any:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exception classes share no public base
         raise WeightsError(f"onnxruntime cannot open it: {str(error)[:300]}", where=str(path)) from error
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

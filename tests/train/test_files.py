@@ -12,7 +12,7 @@ import torch
 from harness.errors import WeightsError
 from harness.method import find_variant
 from harness.train.checkpoints import load_into
-from harness.train.files import read, sha256, write
+from harness.train.files import read, write
 
 
 class _Planted:
@@ -61,11 +61,6 @@ def test_tied_and_transposed_tensors_can_be_written(tmp_path):
     tied = torch.arange(6.0).reshape(2, 3)
     write(tmp_path / "w.safetensors", {"a": tied, "b": tied, "c": tied.T})
     assert torch.equal(read(tmp_path / "w.safetensors")[0]["c"], tied.T)
-
-
-def test_sha256_is_that_of_the_bytes(tmp_path):
-    (tmp_path / "f").write_bytes(b"abc")
-    assert sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "plain pickle"])
