@@ -48,6 +48,17 @@ def golden_tools(shared: Path) -> ModuleType:
     return module
 
 
+@pytest.fixture
+def one_thread():
+    """Sums of several threads are added in another order: bits are compared at one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def _module(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     assert spec and spec.loader

@@ -84,8 +84,7 @@ def results(store: Path) -> dict[str, dict]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="fork")
-def test_no_record_is_lost_torn_or_double_after_200_kills(place, tmp_path):
-    torch.set_num_threads(1)
+def test_no_record_is_lost_torn_or_double_after_200_kills(place, tmp_path, one_thread):
     manifest = measure(place, tmp_path / "whole")
     whole = results(tmp_path / "whole")
     assert len(manifest["rows"]) == CELLS and len(whole) >= CELLS and not any(r["failed"] for r in manifest["rows"])

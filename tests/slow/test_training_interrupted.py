@@ -15,15 +15,17 @@ import pytest
 
 from harness.train.recipes import Augmentation, Recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 TOY = Path(__file__).parent.parent / "train" / "test_loop.py"
 LONG = Recipe(epochs=60, batch=3, lr=1e-3, augmentation=Augmentation(rotation=20))
 CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+import torch
 import test_training_interrupted as own
 out = Path(sys.argv[2])
+torch.set_num_threads(1)
 own.toy.run(own.toy.make(out / "images"), out / "run", save_every=3, recipe=own.LONG)
 """
 

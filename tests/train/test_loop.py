@@ -88,15 +88,6 @@ def equal_bits(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.fixture
-def one_thread():
-    """Sums of several threads are added in another order: bits are compared at one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_training_on_eight_crops_lowers_the_loss_to_a_third(dataset, tmp_path):
     still = Augmentation(flip=0, scale=0, rotation_prob=0, half_body=0)
     recipe = Recipe(epochs=60, batch=8, lr=5e-3, augmentation=still)
