@@ -7,20 +7,22 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from harness.errors import UserError
+from harness.foreign import Refused
 from harness.foreign.json_text import loads
 from harness.provenance import command, content_id, revision, versions
 from harness.records.files import decode_arrays, is_sound, load_arrays, read_whole, save_arrays, write_atomically
 
 __all__ = ["SCHEMA", "Record", "Store", "load_arrays", "save_arrays", "write_atomically"]
 
+T = TypeVar("T")
 SCHEMA = 1
 _TRIES = 3
 DEFAULT_FOLDER = Path("results/records")
@@ -156,28 +158,30 @@ class Store:
 
     def arrays(self, identity: str) -> dict[str, np.ndarray] | None:
         """The arrays of a record, None when there are none or the file was damaged (then it is set aside)."""
-        content = self._sound(self.folder / "arrays" / f"{identity}.npz", f"{identity}.npz")
-        return None if content is None else decode_arrays(content)
+        return self._checked(self.folder / "arrays" / f"{identity}.npz", f"{identity}.npz", decode_arrays)
 
     def has_sound_arrays(self, identity: str) -> bool:
         """The arrays of a record are there and undamaged; a damaged file is set aside."""
-        return self._sound(self.folder / "arrays" / f"{identity}.npz", f"{identity}.npz") is not None
+        return self._checked(self.folder / "arrays" / f"{identity}.npz", f"{identity}.npz", is_sound) is not None
 
     def check_pass(self, identity: str) -> None:
         """Set aside the blocks of a pass that cannot be read, so that they are computed again."""
         for path in sorted(self.pass_folder(identity).glob("*.npz")):
-            self._sound(path, f"{identity}-{path.name}")
+            self._checked(path, f"{identity}-{path.name}", is_sound)
 
-    def _sound(self, path: Path, name: str) -> bytes | None:
-        """The bytes of a sound array file."""
+    def _checked(self, path: Path, name: str, look: Callable[[bytes], T | None]) -> T | None:
+        """What `look` makes of an array file; where it finds nothing sound, the file is set aside."""
         try:
             content = read_whole(path)
         except OSError:
             return None
-        if is_sound(content):
-            return content
-        self._quarantine(path, content, name)
-        return None
+        try:
+            found = look(content) or None
+        except Refused:
+            found = None
+        if found is None:
+            self._quarantine(path, content, name)
+        return found
 
     def has_arrays(self, identity: str) -> bool:
         """The arrays of a record lie here; whether they are sound tells who reads them."""
@@ -201,7 +205,7 @@ class Store:
         return path
 
     def _path(self, kind: str, identity: str) -> Path:
-        return self.folder / "records" / f"{kind}-{identity}.json"
+        return self.folder / f"records/{kind}-{identity}.json"
 
     def _read(self, path: Path) -> Record | None:
         try:

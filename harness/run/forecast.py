@@ -5,7 +5,6 @@ The rates are those of a modest CPU with two cores.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,6 @@ from harness.cost.macs import parameters
 from harness.cost.size import constant_macs, unfilled
 from harness.data.synthetic import SYNTHETIC
 from harness.passes.decoding import Decoding
-from harness.provenance import content_id
 from harness.run.rows import Row, settings_of
 from harness.run.session import Session
 from harness.run.trained import Training
@@ -47,23 +45,25 @@ class Forecast:
 def forecast(
     session: Session, waiting: Mapping[str, Sequence[Row]], passes: Sequence[Sequence[Row]], trainings: Sequence[Row]
 ) -> Forecast:
-    """What is to come: `waiting` rows by measurement, the rows of each pass, a row of each training."""
+    """What is to come: `waiting` rows by measurement (of those that share a count one), the rows of each pass, a row of
+    each training."""
     sizes = _Sizes(session)
     pictures = sum(SYNTHETIC[split][0] for split in session.sources.undrawn)
-    counted = {content_id([session.network_key(row), settings_of(row.cell)]): row for row in waiting["cost"]}
+    scored = [(len(rows), people(session, rows[0])) for rows in passes]
     spec = session.suite.measure.latency
     seconds = {
         "people": pictures * _PICTURE,
-        "cost": sum(_COUNTING + _COUNTERS * (sizes.gmacs(row) or 0) / _GMACS_PER_SECOND for row in counted.values()),
+        "cost": sum(_COUNTING + _COUNTERS * (sizes.gmacs(row) or 0) / _GMACS_PER_SECOND for row in waiting["cost"]),
         "training": sum(_training(session.trainings[row], sizes.gmacs(row)) for row in trainings),
         "accuracy": sum(_pass(session, rows, sizes) for rows in passes)
-        + sum(_SCORING + _SCORING_PERSON * people(session, row) for row in waiting["accuracy"]),
+        + sum(cells * (_SCORING + _SCORING_PERSON * persons) for cells, persons in scored),
         "latency": _latency(waiting["latency"], spec, sizes.gmacs) if spec and waiting["latency"] else 0.0,
     }
     numbers = pictures * _PICTURE_MB * 1e6 + sum(sizes.parameters(row) * 4 for row in trainings)
-    numbers += sum(people(session, row) * _MATCH for row in waiting["accuracy"])
+    numbers += sum(cells * persons * _MATCH for cells, persons in scored)
     numbers += sum(_stored(session, rows) for rows in passes)
-    heavy = dict.fromkeys(row.variant.name for rows in (*passes, trainings) for row in rows if sizes.gmacs(row) is None)
+    networks = (*(rows[0] for rows in passes), *trainings)
+    heavy = dict.fromkeys(row.variant.name for row in networks if sizes.gmacs(row) is None)
     return Forecast({n: s / 60 for n, s in seconds.items() if s}, numbers / 1e6, tuple(heavy))
 
 
@@ -97,7 +97,7 @@ class _Sizes:
         return parameters(self._network(row)).total
 
     def _network(self, row: Row) -> Any:
-        key = json.dumps(self.session.network_key(row))
+        key = repr(self.session.network_key(row))
         if key not in self._built:
             options = {
                 "num_joints": self.session.skeleton(row).num_joints,
@@ -119,14 +119,14 @@ def _training(training: Training, gmacs: float | None) -> float:
 def _pass(session: Session, rows: Sequence[Row], sizes: _Sizes) -> float:
     """Seconds of the forwards of a pass: one for each run setting, two with flip test."""
     flip = rows[0].variant.paradigm == "top-down" and any(row.cell.protocol.flip for row in rows)
-    settings = {content_id(settings_of(row.cell)) for row in rows}
+    settings = {repr(settings_of(row.cell)) for row in rows}
     forwards = people(session, rows[0]) * len(settings) * (2 if flip else 1)
     return forwards * (_FORWARD + (sizes.gmacs(rows[0]) or 0.0) / _GMACS_PER_SECOND)
 
 
 def _stored(session: Session, rows: Sequence[Row]) -> int:
     """Bytes of the poses of a pass."""
-    kinds = {content_id([settings_of(row.cell), Decoding.of(row.cell.protocol).name]) for row in rows}
+    kinds = {(repr(settings_of(row.cell)), Decoding.of(row.cell.protocol).name) for row in rows}
     return people(session, rows[0]) * len(kinds) * _POSE * _OUTCOMES
 
 

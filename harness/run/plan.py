@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness.data.synthetic import SYNTHETIC
 from harness.records.store import Store
-from harness.run.costing import cost_key, state_of_cost
+from harness.run.costing import alike, state_of_cost
 from harness.run.forecast import Forecast, forecast, people
 from harness.run.rows import Options, Progress, Row
 from harness.run.scoring import joint_key, state_of_accuracy
@@ -114,8 +114,10 @@ def _plan(suite: Suite, store: Store, sources: Sources, marked: Marked | None) -
     sources.check(cells)
     session = Session(suite, cells, store, sources, Options(), Progress())
     find_boxes(session)
-    states = _states(session, suite)
-    waiting = {what: _waiting(states, what) for what in ("cost", "accuracy", "latency")}
+    networks = alike(session, session.rows) if suite.measure.cost else []
+    states = _states(session, suite, networks)
+    waiting = {what: _waiting(states, what) for what in ("accuracy", "latency")}
+    waiting["cost"] = _waiting({rows[0]: states[rows[0]] for rows in networks}, "cost")
     for row in waiting["latency"]:
         sources.dataset_or_synthetic(row.cell.data)  # where its own images are not here, the built-in ones are drawn
     numbers = _passes(session, states)
@@ -159,28 +161,19 @@ def _pass_key(session: Session, row: Row) -> str:
     if row.weights is not None and not session.lacking_boxes(row):
         return joint_key(session, row)
     training = session.trainings.get(row)  # nothing is there yet that could be hashed
-    return json.dumps([session.network_key(row), training.id if training else str(row.weights)])
+    return repr([session.network_key(row), training.id if training else str(row.weights)])
 
 
-def _state_of_cost(session: Session, row: Row, first: dict[str, Row], states: dict[Row, dict[str, str]]) -> str:
-    """That of the `first` row with the same network, which many share."""
-    other = first.setdefault(repr(cost_key(session, row)), row)
-    if other is row:
-        return state_of_cost(session, row)
-    row.records |= {name: record for name, record in other.records.items() if name == "cost"}
-    row.reasons |= {name: reason for name, reason in other.reasons.items() if name == "cost"}
-    return states[other]["cost"]
-
-
-def _states(session: Session, suite: Suite) -> dict[Row, dict[str, str]]:
-    """By row and measurement: `cached`, `to do`, or why there will be none."""
+def _states(session: Session, suite: Suite, networks: Sequence[Sequence[Row]]) -> dict[Row, dict[str, str]]:
+    """By row and measurement: `cached`, `to do`, or why there will be none. `networks`: the rows of each."""
     accuracy, latency = suite.measure.accuracy, suite.measure.latency
     states: dict[Row, dict[str, str]] = {row: {} for row in session.rows}
-    first: dict[str, Row] = {}
+    for rows in networks:
+        with session.guard(rows, "cost"):
+            found = state_of_cost(session, rows)
+            for row in rows:
+                states[row]["cost"] = found
     for row, state in states.items():
-        if suite.measure.cost:
-            with session.guard([row], "cost"):
-                state["cost"] = _state_of_cost(session, row, first, states)
         if accuracy:
             with session.guard([row], "accuracy"):
                 state["accuracy"] = _state_of_accuracy(session, row, accuracy, states)

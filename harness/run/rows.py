@@ -18,7 +18,7 @@ from harness.records.store import Record
 from harness.suite.schema import Cell
 from harness.train.checkpoints import open_variant, wanted_protocol
 
-__all__ = ["Options", "Progress", "Row", "code_of", "file_names", "fitted", "run_kind", "settings_of"]
+__all__ = ["Heard", "Options", "Progress", "Row", "code_of", "file_names", "fitted", "run_kind", "settings_of"]
 
 
 class Progress:
@@ -31,6 +31,16 @@ class Progress:
     def task(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
         """A bar of `total` steps; yields the function that advances it."""
         yield lambda count: None
+
+
+class Heard(Progress):
+    """Keeps the lines, for whoever is not here to read them."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,8 @@ def fitted(cell: Cell, weights: Path | None) -> Row:
             if variant.paradigm == "top-down":
                 check_codec(protocol.codec, protocol.decoder)
             cell = cell.model_copy(update={"protocol": protocol})
-        cell = cell.model_copy(update={"input_size": size or cell.input_size})
+        if size and size != cell.input_size:
+            cell = cell.model_copy(update={"input_size": size})
     return Row(cell, variant, weights)
 
 

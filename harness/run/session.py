@@ -50,6 +50,7 @@ class Session:
         """boxes by the one-stage variant that found them, for the rows that take theirs from it"""
         self.base_keys: dict[tuple[Any, ...], dict[str, Any]] = {}
         """what rows that share a pass have in common, by row, weights and data"""
+        self._skeletons: dict[tuple[Any, ...], Skeleton] = {}
         self._predictors: dict[str, Predictor] = {}
         self._notes: dict[str, list[str]] = {}
         self._datasets: dict[str, Dataset | None] = {}
@@ -174,9 +175,13 @@ class Session:
 
     def _weights_skeleton(self, row: Row) -> Skeleton:
         """What the weights of a row are for, else the joint set of the data."""
-        training = self.trainings.get(row)
-        trained_on = training.dataset.skeleton if training else None
-        return network_skeleton(row, self._whole_dataset(row.cell), trained_on)
+        training, cell = self.trainings.get(row), row.cell
+        trained = training.id if training else ""
+        network = (trained, cell.variant, row.weights, cell.input_size, repr(cell.build), cell.data.text)
+        if network not in self._skeletons:
+            trained_on = training.dataset.skeleton if training else None
+            self._skeletons[network] = network_skeleton(row, self._whole_dataset(cell), trained_on)
+        return self._skeletons[network]
 
     def joints_key(self, row: Row) -> dict[str, Any]:
         """What determines which joints are evaluated; empty where they are those of the data set."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness import provenance
-from harness.run.costing import cost_key, state_of_cost
+from harness.run.costing import alike, state_of_cost
 from harness.run.rows import Row
 from harness.run.scoring import pass_folders, sharing, waits
 from harness.run.scoring_images import find_boxes
@@ -73,12 +72,12 @@ class Board:
         return Task(stage, tuple(rows), beside)
 
     def _costs(self) -> Iterator[Task]:
-        groups: dict[str, list[Row]] = {}
-        for row in self._look("cost", self._unseen["cost"]):
-            with self._session.guard([row], "cost"):
-                if state_of_cost(self._session, row) == "to do":
-                    groups.setdefault(provenance.content_id(cost_key(self._session, row)), []).append(row)
-        yield from (self._task("cost", rows) for rows in groups.values())
+        for rows in alike(self._session, self._look("cost", self._unseen["cost"])):
+            state = ""
+            with self._session.guard(rows, "cost"):
+                state = state_of_cost(self._session, rows)
+            if state == "to do":
+                yield self._task("cost", rows)
 
     def _trainings(self) -> Iterator[Task]:
         groups: dict[str, list[Row]] = {}

@@ -15,8 +15,8 @@ from pathlib import Path
 from harness import provenance
 from harness.errors import HarnessError, UserError
 from harness.records.parcel import Parcel, pack, unpack
-from harness.records.store import Store, write_atomically
-from harness.run.rows import Options, Progress, Row, code_of, file_names
+from harness.records.store import Record, Store, write_atomically
+from harness.run.rows import Heard, Options, Row, code_of, file_names
 from harness.run.scoring import joint_key, pass_folders
 from harness.run.scoring_images import find_boxes
 from harness.run.session import Session
@@ -66,16 +66,6 @@ class Outcome:
     rows: tuple[Told, ...]
     files: Parcel
     lines: tuple[str, ...]
-
-
-class _Heard(Progress):
-    """Keeps the lines for whoever gave the order."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 # -- where the order is given ----------------------------------------------------------------------------------
@@ -155,16 +145,19 @@ def _data_seen(session: Session, row: Row) -> str:
         return f"not readable: {error}"
 
 
+def _records(session: Session, ids: Mapping[str, str]) -> dict[str, Record]:
+    """The records of a row, by measurement (`latency_b16` is of kind latency)."""
+    found = {name: session.store.by_id(name.partition("_")[0], identity) for name, identity in ids.items()}
+    return {name: record for name, record in found.items() if record is not None}
+
+
 def keep(outcome: Outcome, task: Task, session: Session) -> None:
     """Put what a worker has measured into the store and the rows of the session."""
     unpack(session.store.folder, outcome.files)
     for row, told in zip(_in_order(task, session), outcome.rows, strict=True):
         if row not in task.rows:
             continue
-        for name, identity in told.records.items():
-            record = session.store.by_id(name.partition("_")[0], identity)
-            if record is not None:
-                row.records[name] = record
+        row.records |= _records(session, told.records)
         row.reasons |= told.reasons
         row.failed |= told.failed
         if task.stage == "training":
@@ -183,7 +176,7 @@ def work(order: Order) -> Outcome:
     Raises UserError where this machine has other code, data or weights than the one that gave the order; a failure of
     the measurement itself comes back as the reason in its row.
     """
-    began, heard = time.perf_counter(), _Heard()
+    began, heard = time.perf_counter(), Heard()
     with tempfile.TemporaryDirectory(prefix="paretopose-") as place, _as_ordered(order, Path(place)):
         folder, results = Path(place) / "store", Path(place) / "results"
         unpack(folder, order.files)
@@ -191,8 +184,7 @@ def work(order: Order) -> Outcome:
         session = Session(order.suite, order.cells, Store(folder), order.sources, options, heard)
         _check(order.seen, _seen(session, session.rows))
         for row, known in zip(session.rows, order.known, strict=True):
-            found = {name: session.store.by_id(name.partition("_")[0], i) for name, i in known.items()}
-            row.records |= {name: record for name, record in found.items() if record is not None}
+            row.records |= _records(session, known)
         if order.stage == "latency":
             find_boxes(session)
         STAGES[order.stage](session)

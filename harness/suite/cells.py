@@ -32,6 +32,7 @@ def expand(suite: Suite, marked: Marked | None = None) -> list[Cell]:
         variant = find_variant(spec.variant, where("variant"))
         if suite.train is not None:
             _check_recipe(variant, suite.train.recipe, marked.where(("train", "recipe")) if marked else "")
+        _check_applying(variant, spec, where)
         for seed in suite.seeds:
             for values in _design(suite.design, spec, where):
                 training = _training(suite.train, {**spec.set, **values}, where)
@@ -169,7 +170,6 @@ def _cell(
     line, seed, training = origin
     chosen = {**spec.set, **values}
     changes = _changes(suite, spec, chosen, where)
-    _check_applying(variant, spec, chosen, where)
     knobs = {k.name: k.default for k in variant.knobs}
     for name, value in chosen.items():
         if name.startswith(("protocol.", "train.")) or name in ("decoder", "flip", "input_size"):
@@ -181,7 +181,7 @@ def _cell(
     kinds = {name: variant.knob(name).kind for name in knobs}
     run = {"dtype": "float32", "runtime": "eager"} | {n: v for n, v in knobs.items() if kinds[n] == "run"}
     size = _size(chosen.get("input_size") or variant.input_size, where("set", "input_size"))
-    return Cell(
+    return Cell.model_construct(  # of validated parts: ten thousand times the same checks would be most of a plan
         label=_label(variant.title, spec, values),
         variant=variant.name,
         input_size=size,
@@ -223,9 +223,9 @@ def _changes(suite: Suite, spec: MethodSpec, chosen: Mapping[str, Any], where: _
     return changes
 
 
-def _check_applying(variant: Variant, spec: MethodSpec, chosen: Mapping[str, Any], where: _Where) -> None:
+def _check_applying(variant: Variant, spec: MethodSpec, where: _Where) -> None:
     """A method line sets only what its network is run by; what the suite sets for all may concern the others."""
-    own = {n.removeprefix("protocol."): n for n in (*spec.protocol, *chosen)}
+    own = {n.removeprefix("protocol."): n for n in (*spec.protocol, *spec.set, *spec.sweep)}
     for field in own.keys() & PoseProtocol.model_fields.keys() - set(PoseProtocol.fields_of(variant.paradigm)):
         place = where("protocol" if field in spec.protocol else "sweep" if own[field] in spec.sweep else "set")
         expected = f"what a {variant.paradigm} network is run by"

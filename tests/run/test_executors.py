@@ -22,7 +22,7 @@ from harness.records.store import Store
 from harness.run import timing, worker
 from harness.run.cluster import Cluster
 from harness.run.executors import HERE, Lost, Needs, OnEngine
-from harness.run.rows import Options, Progress
+from harness.run.rows import Heard, Options
 from harness.run.run import run_suite
 from harness.run.worker import Order, Outcome
 from harness.suite.schema import load_suite
@@ -78,19 +78,11 @@ class Desk:
         return [order.stage for order in self.orders]
 
 
-class Said(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @dataclass
 class Bench:
     folder: Path
     people: Path
-    said: Said = field(default_factory=Said)
+    said: Heard = field(default_factory=Heard)
 
     def run(self, name: str, text: str, *assignments: str, executor: Any = HERE, **options: Any) -> dict[str, Any]:
         """Run a suite with the store `name`."""

@@ -19,7 +19,7 @@ from harness.data import synthetic
 from harness.method import find_variant
 from harness.passes import predict
 from harness.records.store import Store
-from harness.run.rows import Options, Progress
+from harness.run.rows import Heard, Options
 from harness.run.run import run_suite
 from harness.suite.schema import load_suite
 from harness.suite.sources import Sources
@@ -45,22 +45,12 @@ def made(tmp_path_factory) -> Path:
     return folder
 
 
-class Said(Progress):
-    """Keeps what a run says."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @dataclass
 class Bench:
     """A store, a data set of its own, and a network whose forward passes call `before(number of the call, persons)`."""
 
     folder: Path
-    said: Said = field(default_factory=Said)
+    said: Heard = field(default_factory=Heard)
     sizes: list[int] = field(default_factory=list)
     before: Any = None
     quarantined: list[str] = field(default_factory=list)
