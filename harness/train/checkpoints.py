@@ -136,8 +136,9 @@ def load_into(predictor: Predictor, variant: Variant, path: Path, *, initialise:
             hint="a trunk can start a training, it cannot be measured",
         )
     assert isinstance(predictor, nn.Module)
-    own, notes = _adapt(predictor, own, state, str(path))
-    wanted = {name: tuple(value.shape) for name, value in predictor.state_dict().items()}
+    wanted = _shapes_of(predictor.state_dict())
+    fits = _size_in(metadata) == tuple(predictor.input_size) and _shapes_of(own) == wanted  # nothing to adapt
+    own, notes = (own, ()) if fits else _adapt(predictor, own, state, str(path))
     missing = tuple(n for n in wanted if n not in own and not n.endswith("num_batches_tracked"))
     unexplained = tuple(n for n in own if n not in wanted)
     _check(own, wanted, missing, unexplained, layout.partial, _Asked(predictor, variant, str(path), state))
@@ -158,6 +159,19 @@ def wanted_protocol(variant: Variant, path: Path) -> dict[str, Any]:
     if not any(layout.protocol for layout in variant.layouts):
         return own
     return {**translate(variant, state, str(path)).layout.protocol, **own}
+
+
+def _shapes_of(state: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _size_in(metadata: Mapping[str, str]) -> Size | None:
+    """The input size that a file of this project was trained at."""
+    try:
+        height, width = loads(metadata["input_size"])
+    except (KeyError, ValueError, TypeError):
+        return None
+    return height, width
 
 
 def _own_protocol(variant: Variant, metadata: Mapping[str, str], where: str) -> dict[str, Any]:
@@ -273,7 +287,7 @@ def _fit(variant: Variant, state: Mapping[str, Tensor]) -> list[Fit]:
     layout, own, ignored = translate(variant, state)
     joints = infer_joints(variant, own)
     network = _on_meta(variant, num_joints=joints or 17)
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    wanted = _shapes_of(network.state_dict())
     try:
         own, _ = _adapt(network, {name: value.to("meta") for name, value in own.items()}, {}, "")
     except WeightsError:
@@ -304,7 +318,7 @@ def _looks_like(state: Mapping[str, Tensor]) -> str:
 
 
 def _shapes(variant: Variant, **options: Any) -> Shapes:
-    return {name: tuple(value.shape) for name, value in _on_meta(variant, **options).state_dict().items()}
+    return _shapes_of(_on_meta(variant, **options).state_dict())
 
 
 def _on_meta(variant: Variant, **options: Any) -> nn.Module:

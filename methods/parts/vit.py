@@ -173,6 +173,7 @@ class PoseViT(nn.Module):
     def adapt_state(self, state: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], list[str]]:
         """`state` with the positions under `prefix` on this grid, without a classifier's own norm and head.
 
+        Their own grid is that of a published file of as many positions.
         MAE's `norm` is not `last_norm`, which starts fresh (card, 2).
         """
         unused = tuple(f"{prefix}{name}." for name in ("norm", "head", "fc_norm"))
@@ -181,10 +182,8 @@ class PoseViT(nn.Module):
         if positions is None:
             return kept, []
         source = grid_of(positions.shape[1] - 1, self.grid)
-        if positions.shape == self.pos_embed.shape:
-            same = "{} positions are taken as {}x{}; a file does not tell its grid, a published one has {}x{}"
-            note = same.format(positions.shape[1] - 1, *self.grid, *source)
-            return kept, [] if source == self.grid else [note]
+        if source == self.grid:
+            return kept, []
         patches = resize_positions(positions[:, 1:], source, self.grid)
         kept[f"{prefix}pos_embed"] = torch.cat([positions[:, :1], patches], dim=1)
         return kept, [interpolated(source, self.grid)]

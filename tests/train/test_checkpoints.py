@@ -172,6 +172,21 @@ def test_a_network_may_fit_a_file_to_its_input_size_and_says_so(tmp_path):
     assert caught.value.where == str(path)
 
 
+def test_a_file_that_says_at_which_size_it_was_trained_is_taken_as_it_is_there(tmp_path):
+    """12x16 positions are as many as the 16x12 of a published file."""
+    network = find_variant("vitpose_tiny").build(num_joints=17, input_size=(96, 128))
+    own = network.backbone.pos_embed.detach()
+    notes = {}
+    for name, facts in (("silent", {}), ("own", {"input_size": "[96, 128]"}), ("other", {"input_size": "[128, 96]"})):
+        write(tmp_path / f"{name}.safetensors", network.state_dict(), facts)
+        loaded, report = open_variant(
+            find_variant("vitpose_tiny"), tmp_path / f"{name}.safetensors", input_size=(96, 128)
+        )
+        notes[name] = report.notes, torch.equal(loaded.backbone.pos_embed, own)
+    assert notes["own"] == ((), True)
+    assert "from 16x12 to 12x16" in notes["silent"][0][0] and notes["silent"] == notes["other"] and not notes["silent"][1]
+
+
 def test_a_trunk_that_a_whole_file_could_start_is_not_what_it_looks_like():
     from types import SimpleNamespace
 

@@ -88,11 +88,12 @@ def test_a_lying_input_does_not_turn_the_grid_of_a_published_file(tokens, grid):
     assert vit.grid_of(tokens, like=(12, 16)) == grid
 
 
-def test_as_many_positions_in_another_shape_are_told():
+def test_as_many_positions_of_a_published_file_are_interpolated_to_another_shape():
     upright, lying = (vit.PoseViT(8, 1, 2, size) for size in ((256, 192), (192, 256)))
     assert upright.adapt_state(upright.state_dict(), "")[1] == []
-    (note,) = lying.adapt_state(upright.state_dict(), "")[1]
-    assert "192 positions are taken as 12x16" in note and "16x12" in note
+    state, (note,) = lying.adapt_state(upright.state_dict(), "")
+    wanted = vit.resize_positions(upright.pos_embed[:, 1:], (16, 12), (12, 16))
+    assert torch.equal(state["pos_embed"][:, 1:], wanted) and "from 16x12 to 12x16" in note
 
 
 def test_layers_learn_slower_the_deeper_they_lie_and_vectors_do_not_decay():
