@@ -140,6 +140,6 @@ VARIANTS = (
         build=None,
         open_file=open_files,
         knobs=(_ALPHA, *EARLY_EXIT_KNOBS),
-        note="from two files",
+        note="from two files; the head of the first also runs for who is refined; params as its graph holds them",
     ),
 )

@@ -122,9 +122,9 @@ def read_poses(path: Path, persons: int) -> Results:
     pixels that count from 1, as HRNet's evaluation writes it. DataError for what is neither."""
     if path.suffix.lower() != ".mat":
         return stream_json(path)
-    from harness.data.mpii_heads import read_mat
+    from harness.data.mat_file import read_arrays
 
-    preds = np.asarray(read_mat(path, "preds"))
+    preds = read_arrays(path, ["preds"])["preds"]
     if preds.dtype.kind not in "fiu" or preds.ndim != 3 or preds.shape[0] != persons or preds.shape[2] < 2:
         shown = "x".join(map(str, preds.shape))
         raise DataError(f"preds is {shown}", where=str(path), expected=f"preds ({persons}, 16, 2), one for each person")

@@ -70,9 +70,9 @@ def measure(
     """
     if not isinstance(predictor, torch.nn.Module):
         given = sample_input(predictor, paradigm) if images is None else images
-        macs = closed_form(predictor, settings, given)
-        params = getattr(predictor, "params", None)
-        return Account(macs, macs, {"macs": macs, "torch": 2 * macs}, params, params, {}, None)
+        trace = _traced(predictor, settings, given)
+        macs, params = int(np.sum(predictor.macs(trace))), getattr(predictor, "params", None)
+        return Account(macs, macs, {"macs": macs, "torch": 2 * macs}, params, params, _listed(trace), None)
     images = sample_input(predictor, paradigm) if images is None else images
     last: list[Any] = []
 
@@ -91,17 +91,23 @@ def measure(
             hint="correct the method's macs()",
         )
     sizes = parameters(predictor)
-    plain = {name: np.asarray(values).tolist() for name, values in trace.items()}
     published: Any = getattr(predictor, "as_published_macs", None)
     official = int(np.sum(published(trace))) if published else None
-    return Account(ledger.macs, closed, totals(ledger), sizes.total, sizes.inference, plain, ledger, official)
+    return Account(ledger.macs, closed, totals(ledger), sizes.total, sizes.inference, _listed(trace), ledger, official)
 
 
 def closed_form(predictor: Predictor, settings: Mapping[str, Any], images: Any) -> int:
     """`predictor.macs` on the trace of one forward of a batch of one, without counting operators."""
+    return int(np.sum(predictor.macs(_traced(predictor, settings, images))))
+
+
+def _traced(predictor: Predictor, settings: Mapping[str, Any], images: Any) -> dict[str, np.ndarray]:
     with torch.inference_mode():
-        trace = _trace(predictor.predict(images, settings))
-    return int(np.sum(predictor.macs(trace)))
+        return _trace(predictor.predict(images, settings))
+
+
+def _listed(trace: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {name: np.asarray(values).tolist() for name, values in trace.items()}
 
 
 def performed(predictor: Predictor, output: Any, batch: int) -> int:

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from harness.cli.export import export
-from harness.cost.account import measure
+from harness.cost.account import account, measure
 from harness.errors import UserError, WeightsError
 from harness.method import find_variant
 from harness.provenance import PROJECT
@@ -115,6 +115,13 @@ def test_the_method_gives_both_exits_the_quality_and_the_work_of_the_network(net
 def test_its_cost_is_that_of_its_settings(network, opened):
     for settings in ({"alpha": 0.25}, {"alpha": 0.75}, {"quality_threshold": "never"}):
         assert measure(opened, settings).macs == measure(network, {**settings, "all_exits": True}).macs
+
+
+def test_its_cost_record_says_that_it_depends_on_the_person(opened):
+    """So that tables show what the scored persons took, not the cost of refining everybody."""
+    record = account(opened, {"quality_threshold": "never"})
+    assert record["trace"] == {"exit": [0], "regions": [0]} and record["macs"] == record["closed_form"]
+    assert account(opened, {})["macs"] > record["macs"]
 
 
 def test_the_coarse_file_alone_is_an_onnx_method_that_refines_nobody(folder, network):
