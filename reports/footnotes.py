@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.words import counted
 from reports.quantities import main_stat, varies
 from reports.rows import SURE, RowData, plain_text
 
@@ -54,12 +55,12 @@ def _accuracy(rows: Sequence[RowData]) -> list[str]:
         what = _MEANINGS.get(str(result.get("evaluator")), "AP: mean over OKS 0.50 to 0.95")
         text = (
             f"{what}, x 100, on {plain_text(data.get('name', 'unnamed data'))} "
-            f"({result.get('images', '?')} images, {result.get('persons', '?')} persons)"
+            f"({counted(result.get('images', '?'), 'image')}, {counted(result.get('persons', '?'), 'person')})"
         )
         bootstrap = result.get("bootstrap") or {}
         if bootstrap.get("resamples"):
             text += (
-                f"; with its 95 % interval (BCa bootstrap over images, {bootstrap['resamples']} resamples, "
+                f"; with its 95 % interval (BCa bootstrap over images, {counted(bootstrap['resamples'], 'resample')}, "
                 f"seed {bootstrap.get('seed', 0)})"
             )
         lines.append(text + ".")
@@ -97,7 +98,7 @@ def _judge(rows: Sequence[RowData]) -> list[str]:
             lines.append("Some AP were not judged by a reference evaluator.")
         if not judge:
             continue
-        extent = f"a sample of {judge.get('images')} images" if judge.get("sampled") else "all images"
+        extent = f"a sample of {counted(judge.get('images'), 'image')}" if judge.get("sampled") else "all images"
         lines.append(
             f"Judge: {plain_text(judge.get('name'))} {plain_text(judge.get('version'))} on {extent}, agreement to 1e-9."
         )
@@ -128,7 +129,7 @@ def _peak(result: Mapping[str, Any]) -> list[str]:
     if not peaks:
         return []
     rates = "; ".join(
-        f"{plain_text(p.get('dtype'))}, {plain_text(p.get('threads'))} threads: matrix product "
+        f"{plain_text(p.get('dtype'))}, {plain_text(counted(p.get('threads'), 'thread'))}: matrix product "
         f"{p.get('gemm', 0):.3g}, 3x3 convolution {p.get('convolution', 0):.3g}"
         for p in peaks
     )
@@ -153,8 +154,8 @@ def _execution(result: Mapping[str, Any]) -> str:
     on = plain_text(execution.get("device", "?"))
     gpus = machine.get("gpus") or []
     hardware = plain_text(gpus[0]) if on.startswith("cuda") and gpus else plain_text(machine.get("cpu", "unknown CPU"))
-    persons = "person" if execution.get("batch") == 1 else "persons"
-    call = f"{execution.get('batch', '?')} {persons}" if execution.get("scope") != "end-to-end" else "one image"
+    persons = counted(execution.get("batch", "?"), "person")
+    call = persons if execution.get("scope") != "end-to-end" else "one image"
     threads = settings.get("threads", execution.get("threads"))
     reference = plain_text(result.get("reference", "the first row"))
     inside = plain_text(result.get("inside_timer") or execution.get("scope", "?"))

@@ -193,6 +193,16 @@ def test_columns_of_what_was_not_asked_for_are_not_there(made):
     assert build_table([]).rows == ()
 
 
+def test_one_of_a_thing_is_singular_below_a_table(made):
+    one = {
+        "images": 1, "persons": 1, "judge": {"name": "pycocotools", "version": "2", "images": 1, "sampled": True},
+        "bootstrap": {"resamples": 1, "seed": 0},
+    }  # fmt: skip
+    text = to_markdown(build_table(made.rows(made.row("a", gmacs=1.0, ap=0.7, ms={1: 5.0}, more=one))))
+    for words in ("(1 image, 1 person)", "1 resample,", "a sample of 1 image,", "one call of 1 person,"):
+        assert words in text
+
+
 class Tags(HTMLParser):
     def __init__(self):
         super().__init__()
