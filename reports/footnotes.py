@@ -107,11 +107,28 @@ def _judge(rows: Sequence[RowData]) -> list[str]:
 
 def _remarks(rows: Sequence[RowData]) -> list[str]:
     notes = [plain_text(note) for result, _ in _scored(rows) for note in result.get("notes", ())]
-    skipped = [result.get("skipped_boxes", 0) for result, _ in _scored(rows)]
-    if any(skipped):
-        notes.append(f"up to {max(skipped)} person boxes were skipped, their image files are missing")
+    notes += _skipped([result for result, _ in _scored(rows)])
     told = "not judged by a reference evaluator"
     return [f"{note[:1].upper()}{note[1:]}." for note in _distinct(notes) if note != told]
+
+
+def _skipped(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many image files were passed over because they are missing, and how many person boxes with them."""
+    images, boxes = ([r[name] for r in results if name in r] for name in ("skipped_images", "skipped_boxes"))
+    parts = []
+    if any(images):
+        parts.append(f"{_ranged(images, 'image file')} {'is' if max(images) == 1 else 'are'} missing")
+    if any(boxes):
+        why = f" with {'it' if max(images) == 1 else 'them'}" if any(images) else ", their image files are missing"
+        parts.append(f"{_ranged(boxes, 'person box')} {'was' if max(boxes) == 1 else 'were'} skipped{why}")
+    differ = any(len(set(counts)) > 1 for counts in (images, boxes))
+    return ["; ".join(parts) + (" (fewest to most of a row)" if differ else "")] if parts else []
+
+
+def _ranged(counts: Sequence[int], noun: str) -> str:
+    """What is counted in every row alike, or the range over the rows."""
+    least, most = min(counts), max(counts)
+    return counted(most, noun) if least == most else f"{least} to {counted(most, noun)}"
 
 
 def _latency(rows: Sequence[RowData]) -> list[str]:
