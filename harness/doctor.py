@@ -6,12 +6,18 @@ keeps this from telling.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
+import tomllib
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +35,14 @@ _INSTALL = {
     'pip install --no-build-isolation --no-binary xtcocotools "paretopose[crowdpose]"',
 }
 _DEVELOPERS = {"test"}
+_CHECKOUT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+# modules that are not named as their package, or whose compiled part the package alone does not load
+_MODULES = {
+    "fvcore": "fvcore.nn", "matplotlib": "matplotlib.ft2font", "nvidia-ml-py": "pynvml",
+    "opencv-python-headless": "cv2", "pycocotools": "pycocotools.mask", "pyyaml": "yaml", "scipy": "scipy.linalg",
+    "xtcocotools": "xtcocotools.mask",
+}  # fmt: skip
+_SLOW = {"ray"}  # looked for, not imported
 
 
 @dataclass(frozen=True)
@@ -59,8 +73,11 @@ def examine(store: Path | None = None) -> list[Finding]:
 def _broken(what: str, error: Exception) -> Finding:
     if isinstance(error, HarnessError):
         return Finding(what, "missing", error.what, error.hint)
-    words = (str(error).strip().splitlines() or [""])[0][:160]
-    return Finding(what, "missing", f"{type(error).__name__}: {words}", "install the package anew")
+    return Finding(what, "missing", _words(error), "install the package anew")
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:160]}"
 
 
 def _python() -> Finding:
@@ -70,16 +87,34 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    """Each requirement of the distribution: its version, or how to get it."""
+    """Each requirement of the project: its version, or how to get it."""
     try:
-        needed = [Requirement(text) for text in requires(_NAME) or []]
+        needed = _of_checkout() or _of_distribution()
     except PackageNotFoundError:
         yield Finding(_NAME, "missing", "it is not installed", "pip install -e . (or `make install`)")
         return
-    for requirement in needed:
-        extra = _extra_of(requirement)
+    for requirement, extra in needed:
         if extra not in _DEVELOPERS:
             yield _package(requirement, extra)
+
+
+def _of_checkout() -> list[tuple[Requirement, str]]:
+    """Requirements with their extras as the checkout tells them that the code runs from; none where it is none."""
+    # what the distribution tells of an editable installation is as old as the installation
+    try:
+        project = tomllib.loads(_CHECKOUT.read_text(encoding="utf-8"))["project"]
+        if project["name"] != _NAME:
+            return []
+        extras = {"": project["dependencies"], **project.get("optional-dependencies", {})}
+        needed = [(Requirement(text), extra) for extra, texts in extras.items() for text in texts]
+        return [(r, extra) for r, extra in needed if r.marker is None or r.marker.evaluate()]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+
+
+def _of_distribution() -> list[tuple[Requirement, str]]:
+    needed = [Requirement(text) for text in requires(_NAME) or []]
+    return [(requirement, _extra_of(requirement)) for requirement in needed]
 
 
 def _extra_of(requirement: Requirement) -> str:
@@ -101,7 +136,30 @@ def _package(requirement: Requirement, extra: str) -> Finding:
         return Finding(what, lacking, "not installed", how)
     if not requirement.specifier.contains(found, prereleases=True):
         return Finding(what, lacking, f"{found}, needed {requirement.specifier}", how)
+    fault = _import_fault(requirement.name)
+    if fault:
+        return Finding(what, lacking, f"{found}, but it cannot be imported ({fault})", _anew(requirement, extra, fault))
     return Finding(what, "fine", found)
+
+
+def _import_fault(package: str) -> str:
+    """Why a package that is installed cannot be imported; empty where it can."""
+    module = _MODULES.get(package.lower(), package.replace("-", "_"))
+    try:
+        if package in _SLOW:
+            return "" if find_spec(module) else f"its module {module} is not there"
+        # OpenCV prints its fault, which is no part of --json; torch warns of what fvcore uses
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+            import_module(module)
+    except Exception as error:  # whatever a broken installation raises
+        return _words(error)
+    return ""
+
+
+def _anew(requirement: Requirement, extra: str, fault: str) -> str:
+    if "cannot open shared object file" in fault:
+        return "install the system's package that has this library (apt-get install ...)"
+    return _INSTALL.get(extra) or f'pip install --force-reinstall --no-deps "{_plain(requirement)}"'
 
 
 def _plain(requirement: Requirement) -> str:

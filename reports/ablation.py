@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.records.store import Record, Store
+from harness.words import counted
 from reports import quantities as q
 from reports.model import NOT_HERE, Column, Table, Value
 from reports.rows import SURE, RowData, plain_text, record_of
@@ -140,22 +141,23 @@ def _remarks(ablated: Ablated) -> list[str]:
 
 
 def _p_remark(count: int) -> str:
-    return f"p: two-sided, from the same resamples, after Holm's correction over {count} differences; bold: p < {SURE}."
+    family = counted(count, "difference")
+    return f"p: two-sided, from the same resamples, after Holm's correction over {family}; bold: p < {SURE}."
 
 
 def _units(ablated: Ablated) -> str:
     seeds = len({row.seed for row in ablated.rows if "accuracy" in row.records})
-    drawn = f"{ablated.record.result['resamples']} resamples"
+    drawn = counted(ablated.record.result["resamples"], "resample")
     return f"images and {seeds} training seeds ({drawn})" if seeds > 1 else f"images ({drawn})"
 
 
 def _training(ablated: Ablated) -> str:
     train, seeds = ablated.train, sorted({row.seed for row in ablated.rows})
     swept = sorted({name for row in ablated.rows for name in row.swept if name.startswith("train.")})
-    length = f", {train['epochs']} epochs" if train.get("epochs") else ""
+    length = f", {counted(train['epochs'], 'epoch')}" if train.get("epochs") else ""
     if "train.epochs" in swept:
         length = ", as many epochs as the row says (0: not trained)"
-    limit = f", the first {train['limit']} training images" if train.get("limit") else ""
+    limit = f", the first {counted(train['limit'], 'training image')}" if train.get("limit") else ""
     start = f"the weights '{plain_text(train['from'])}'" if train.get("from") else "random weights"
     text = f"The networks were trained by the run: recipe {plain_text(train.get('recipe'))}{length}{limit}, "
     text += f"from {start}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}."

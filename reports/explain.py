@@ -37,6 +37,7 @@ _PLACES: tuple[tuple[str, str], ...] = (
     ("result.box_source", "boxes"),
     ("result.boxes", "boxes"),
     ("result.skipped_boxes", "boxes"),
+    ("result.skipped_images", "data"),
     ("key.data", "data"),
     ("key.missing", "data"),
     ("result.images", "data"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.words import counted
 from reports.quantities import main_stat, varies
 from reports.rows import SURE, RowData, plain_text
 
@@ -54,12 +55,12 @@ def _accuracy(rows: Sequence[RowData]) -> list[str]:
         what = _MEANINGS.get(str(result.get("evaluator")), "AP: mean over OKS 0.50 to 0.95")
         text = (
             f"{what}, x 100, on {plain_text(data.get('name', 'unnamed data'))} "
-            f"({result.get('images', '?')} images, {result.get('persons', '?')} persons)"
+            f"({counted(result.get('images', '?'), 'image')}, {counted(result.get('persons', '?'), 'person')})"
         )
         bootstrap = result.get("bootstrap") or {}
         if bootstrap.get("resamples"):
             text += (
-                f"; with its 95 % interval (BCa bootstrap over images, {bootstrap['resamples']} resamples, "
+                f"; with its 95 % interval (BCa bootstrap over images, {counted(bootstrap['resamples'], 'resample')}, "
                 f"seed {bootstrap.get('seed', 0)})"
             )
         lines.append(text + ".")
@@ -97,7 +98,7 @@ def _judge(rows: Sequence[RowData]) -> list[str]:
             lines.append("Some AP were not judged by a reference evaluator.")
         if not judge:
             continue
-        extent = f"a sample of {judge.get('images')} images" if judge.get("sampled") else "all images"
+        extent = f"a sample of {counted(judge.get('images'), 'image')}" if judge.get("sampled") else "all images"
         lines.append(
             f"Judge: {plain_text(judge.get('name'))} {plain_text(judge.get('version'))} on {extent}, agreement to 1e-9."
         )
@@ -106,11 +107,28 @@ def _judge(rows: Sequence[RowData]) -> list[str]:
 
 def _remarks(rows: Sequence[RowData]) -> list[str]:
     notes = [plain_text(note) for result, _ in _scored(rows) for note in result.get("notes", ())]
-    skipped = [result.get("skipped_boxes", 0) for result, _ in _scored(rows)]
-    if any(skipped):
-        notes.append(f"up to {max(skipped)} person boxes were skipped, their image files are missing")
+    notes += _skipped([result for result, _ in _scored(rows)])
     told = "not judged by a reference evaluator"
     return [f"{note[:1].upper()}{note[1:]}." for note in _distinct(notes) if note != told]
+
+
+def _skipped(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many image files were passed over because they are missing, and how many person boxes with them."""
+    images, boxes = ([r[name] for r in results if name in r] for name in ("skipped_images", "skipped_boxes"))
+    parts = []
+    if any(images):
+        parts.append(f"{_ranged(images, 'image file')} {'is' if max(images) == 1 else 'are'} missing")
+    if any(boxes):
+        why = f" with {'it' if max(images) == 1 else 'them'}" if any(images) else ", their image files are missing"
+        parts.append(f"{_ranged(boxes, 'person box')} {'was' if max(boxes) == 1 else 'were'} skipped{why}")
+    differ = any(len(set(counts)) > 1 for counts in (images, boxes))
+    return ["; ".join(parts) + (" (fewest to most of a row)" if differ else "")] if parts else []
+
+
+def _ranged(counts: Sequence[int], noun: str) -> str:
+    """What is counted in every row alike, or the range over the rows."""
+    least, most = min(counts), max(counts)
+    return counted(most, noun) if least == most else f"{least} to {counted(most, noun)}"
 
 
 def _latency(rows: Sequence[RowData]) -> list[str]:
@@ -128,7 +146,7 @@ def _peak(result: Mapping[str, Any]) -> list[str]:
     if not peaks:
         return []
     rates = "; ".join(
-        f"{plain_text(p.get('dtype'))}, {plain_text(p.get('threads'))} threads: matrix product "
+        f"{plain_text(p.get('dtype'))}, {plain_text(counted(p.get('threads'), 'thread'))}: matrix product "
         f"{p.get('gemm', 0):.3g}, 3x3 convolution {p.get('convolution', 0):.3g}"
         for p in peaks
     )
@@ -153,8 +171,8 @@ def _execution(result: Mapping[str, Any]) -> str:
     on = plain_text(execution.get("device", "?"))
     gpus = machine.get("gpus") or []
     hardware = plain_text(gpus[0]) if on.startswith("cuda") and gpus else plain_text(machine.get("cpu", "unknown CPU"))
-    persons = "person" if execution.get("batch") == 1 else "persons"
-    call = f"{execution.get('batch', '?')} {persons}" if execution.get("scope") != "end-to-end" else "one image"
+    persons = counted(execution.get("batch", "?"), "person")
+    call = persons if execution.get("scope") != "end-to-end" else "one image"
     threads = settings.get("threads", execution.get("threads"))
     reference = plain_text(result.get("reference", "the first row"))
     inside = plain_text(result.get("inside_timer") or execution.get("scope", "?"))

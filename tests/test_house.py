@@ -78,7 +78,7 @@ def test_the_harness_names_no_method_and_nobody_imports_the_command_line(path):
 def test_the_pure_packages_know_neither_store_nor_command_line(path):
     allowed = (
         "harness.errors", "harness.foreign", "harness.pose", "harness.data", "harness.accuracy", "harness.cost",
-        "harness.method",
+        "harness.method", "harness.words",
     )  # fmt: skip
     strangers = [n for n in _imports(path) if n.startswith("harness.") and not _belongs(n, allowed)]
     assert not strangers
@@ -106,6 +106,7 @@ def test_reports_read_records_only(path):
         "harness.run.recompute",
         "harness.suite.schema",
         "harness.cost.conventions",
+        "harness.words",
     )
     strangers = [n for n in _imports(path) if n.startswith("harness.") and not _belongs(n, allowed)]
     assert not strangers and not [n for n in _imports(path) if _belongs(n, ("torch", "methods"))]

@@ -55,7 +55,8 @@ def evaluate_pckh(
         np.array([image.id for image in dataset.images]),
         joints=dataset.skeleton.joints, absent=absent,
     )  # fmt: skip
-    notes = [f"{absent.sum()} persons have no pose: their joints count as wrong"] if absent.any() else []
+    lacking = "1 person has" if absent.sum() == 1 else f"{absent.sum()} persons have"
+    notes = [f"{lacking} no pose: their joints count as wrong"] if absent.any() else []
     return Evaluated(
         evaluator="mpii",
         stats=summarise(hits),

@@ -9,6 +9,7 @@ from harness.accuracy.ap import Stats
 from harness.accuracy.bootstrap import FEW_IMAGES, Interval
 from harness.accuracy.judges import Verdict
 from harness.accuracy.scored import Scored
+from harness.words import counted
 
 __all__ = ["SCHEMA", "Evaluated", "rough"]
 
@@ -56,4 +57,4 @@ class Evaluated:
 def rough(images: int, resamples: int) -> list[str]:
     """The note on intervals from few images."""
     few = resamples and images < FEW_IMAGES
-    return [f"only {images} images: intervals from fewer than {FEW_IMAGES} are rough"] if few else []
+    return [f"only {counted(images, 'image')}: intervals from fewer than {FEW_IMAGES} are rough"] if few else []

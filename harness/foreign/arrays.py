@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -15,13 +16,14 @@ from harness.foreign import Refused
 from harness.foreign.pickles import names_in
 from harness.foreign.places import climbs_out
 
-__all__ = ["read_npy", "read_npz"]
+__all__ = ["names_in_npz", "read_npy", "read_npz"]
 
 _HEADERS: Mapping[tuple[int, int], Any] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 _KINDS = "biufcSU"
+_Found = TypeVar("_Found")
 _FREE, _EXPANSION = 64 << 20, 200  # bytes; an archive may unpack to the first, and to so many times its own size
 
 
@@ -35,11 +37,20 @@ def read_npy(path: Path) -> np.ndarray:
 
 def read_npz(source: Path | io.BytesIO) -> dict[str, np.ndarray]:
     """The arrays of a .npz archive by name; ValueError and OSError as `read_npy`, with the member named."""
+    return _each(source, _member)
+
+
+def names_in_npz(source: Path | io.BytesIO) -> list[str]:
+    """The names of the arrays of a .npz archive, of which only the headers are read; errors as `read_npz`."""
+    return list(_each(source, _check_member))
+
+
+def _each(source: Path | io.BytesIO, look: Callable[[zipfile.ZipFile, zipfile.ZipInfo], _Found]) -> dict[str, _Found]:
     size = source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes
     try:
         with zipfile.ZipFile(source) as archive:
             _check_members(archive.infolist(), size)
-            return {info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()}
+            return {info.filename.removesuffix(".npy"): look(archive, info) for info in archive.infolist()}
     except (ValueError, OSError, MemoryError):
         raise
     except Exception as error:  # a damaged archive raises almost anything
@@ -47,11 +58,20 @@ def read_npz(source: Path | io.BytesIO) -> dict[str, np.ndarray]:
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    _check_member(archive, info)
+    with _named_faults(info), archive.open(info) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    with _named_faults(info), archive.open(info) as stream:
+        _check(stream, info.file_size)
+
+
+@contextmanager
+def _named_faults(info: zipfile.ZipInfo) -> Iterator[None]:
     try:
-        with archive.open(info) as stream:
-            _check(stream, info.file_size)
-        with archive.open(info) as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
+        yield
     except ValueError as error:
         raise (Refused if isinstance(error, Refused) else ValueError)(f"{info.filename}: {error}") from None
 

@@ -76,6 +76,7 @@ def score(
         "box_source": boxes.source,
         "boxes": len(boxes.scores),
         "skipped_boxes": len(boxes.scores) - len(found["index"]),
+        "skipped_images": len(np.unique(np.delete(boxes.image_ids, found["index"]))),
         "cost": cost_summary(chosen.macs, images, len(dataset.images)),
     }
     result |= joints_of(dataset)

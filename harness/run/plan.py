@@ -23,6 +23,7 @@ from harness.suite.cells import expand
 from harness.suite.file import Marked
 from harness.suite.schema import AccuracySpec, BoxesFrom, LatencySpec, Suite
 from harness.suite.sources import Sources
+from harness.words import counted
 
 __all__ = ["Plan", "PlannedCell", "plan_suite"]
 
@@ -85,18 +86,14 @@ class Plan:
     def _lines(self) -> list[str]:
         """What stands below the table."""
         drawn = [f"{count} pictures of the built-in {split} people to draw" for split, count in self.pictures.items()]
-        trained = [f"{_counted(self.trainings, 'training')} to run, each with its pass"] if self.trainings else []
-        passes = [f"{_counted(self.passes, 'pass')} over {self.persons} persons or images"] if self.passes else []
+        trained = [f"{counted(self.trainings, 'training')} to run, each with its pass"] if self.trainings else []
+        passes = [f"{counted(self.passes, 'pass')} over {self.persons} persons or images"] if self.passes else []
         parts = ", ".join(f"{part} {minutes:.1f}" for part, minutes in self.forecast.minutes.items())
         minutes = f"about {self.minutes:.1f} minutes on two cores" + (f" ({parts})" if parts else "")
         if self.forecast.uncounted:
             names = ", ".join(self.forecast.uncounted)
             minutes += f", without the multiply-accumulates of {names}: known once the cost is counted"
         return [*drawn, *trained, *passes, minutes, f"about {self.forecast.megabytes:.1f} MB of disk"]
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def plan_suite(suite: Suite, store: Store, sources: Sources, marked: Marked | None = None) -> Plan:

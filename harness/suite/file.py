@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.errors import SuiteError, unknown_name
 
-__all__ = ["Marked", "named_value", "override", "parse_value", "read", "validate"]
+__all__ = ["Fault", "Marked", "named_value", "override", "parse_value", "read", "validate"]
 
 Path_ = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -19,11 +19,20 @@ _MOST_BYTES = 1_000_000
 _MOST_NODES = 100_000  # a few nested aliases can expand to billions of nodes
 _MOST_DIGITS = 40
 _LONGEST_KEY = 200
+_KEYS = "the README's section 'Suite files' lists every key"
 _KINDS: Mapping[type, Sequence[str]] = {
     yaml.ScalarNode: ("str", "int", "float", "bool", "null", "merge"),
     yaml.SequenceNode: ("seq",),
     yaml.MappingNode: ("map",),
 }
+
+
+class Fault(ValueError):
+    """What a validator finds: `place` is the key below its own where it is to be shown, `hint` what to do."""
+
+    def __init__(self, what: str, place: Path_ = (), hint: str = "") -> None:
+        super().__init__(what)
+        self.place, self.hint = place, hint
 
 
 class Marked(dict[str, Any]):
@@ -186,21 +195,28 @@ def validate(model: type[Model], values: Marked) -> Model:
         return model.model_validate(dict(values))
     except ValidationError as error:
         faults = [_describe(model, values, fault) for fault in error.errors()]
-        raise SuiteError(
-            "\n".join(dict.fromkeys(faults)), hint="the README's section 'Suite files' lists every key"
-        ) from None
+        hints = [getattr(_raised(fault), "hint", "") or _KEYS for fault in error.errors()]
+        raise SuiteError("\n".join(dict.fromkeys(faults)), hint="; ".join(dict.fromkeys(hints))) from None
 
 
 def _describe(model: type[BaseModel], values: Marked, fault: Any) -> str:
     path: Path_ = ()
-    for segment in fault["loc"]:
+    raised = _raised(fault)
+    for segment in (*fault["loc"], *getattr(raised, "place", ())):
         if (*path, segment) in values.lines or not _is_branch(segment):
             path = (*path, segment)
     where = values.where(path)
     if fault["type"] == "extra_forbidden":
         what, hint = unknown_name("key", str(path[-1]), _keys_at(model, path[:-1]))
         return f"{where}: {what}. {hint}"
-    return f"{where}: {'.'.join(map(str, path))}: {fault['msg']}"
+    key = f"{'.'.join(map(str, path))}: " if path else ""
+    return f"{where}: {key}{fault['msg'] if raised is None else raised}"
+
+
+def _raised(fault: Any) -> Exception | None:
+    """What a validator of ours raised; pydantic's own message begins with words about itself."""
+    error = fault.get("ctx", {}).get("error")
+    return error if isinstance(error, Exception) else None
 
 
 def _is_branch(segment: str | int) -> bool:

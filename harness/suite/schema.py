@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from harness.method import PoseProtocol
-from harness.suite.file import Marked, override, read, validate
+from harness.suite.file import Fault, Marked, override, read, validate
 
 __all__ = [
     "AccuracySpec",
@@ -140,7 +140,7 @@ class TrainSpec(_Frozen):
     @classmethod
     def _from_something(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value == 0 and not info.data.get("start"):
-            raise ValueError("0 epochs need weights to start from: `from: quickstart`")
+            raise Fault("0 epochs need weights to start from", hint="`from: quickstart` or `from: weights`")
         return value
 
 
@@ -224,9 +224,14 @@ class Suite(_Frozen):
     @model_validator(mode="after")
     def _countable(self) -> Suite:
         together = math.prod if self.design == "grid" else sum
-        rows = sum(together([len(values) for values in spec.sweep.values()]) for spec in self.methods)
-        if max(rows, 1) * len(self.seeds) > _MOST_ROWS:
-            raise ValueError(f"more than {_MOST_ROWS:,} combinations of knobs and seeds")
+        rows = [together([len(values) for values in spec.sweep.values()]) for spec in self.methods]
+        if max(sum(rows), 1) * len(self.seeds) > _MOST_ROWS:
+            most = rows.index(max(rows))
+            raise Fault(
+                f"more than {_MOST_ROWS:,} combinations of knobs and seeds",
+                place=("seeds",) if len(self.seeds) > rows[most] else ("methods", most, "sweep"),
+                hint="sweep fewer values, `design: one_factor` instead of the whole grid, or divide it among suites",
+            )
         return self
 
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from harness.errors import WeightsError
+from harness.foreign import Refused
+from harness.foreign.arrays import names_in_npz
 from harness.foreign.pickles import ADMITTED, Array, RefusedName, check_opcodes, load_plain
 from harness.foreign.places import climbs_out
 from harness.records.files import write_atomically
@@ -25,6 +27,8 @@ from harness.records.files import write_atomically
 __all__ = ["read", "write"]
 
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # magic number of torch.save before 1.6
+_READABLE = "safetensors, a torch file or a pickle of plain arrays"
+_STATE_ALONE = "where the file came from, save the state dict alone or safetensors"
 # where training code keeps the network in what it saves; the first one that holds tensors is taken
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "best_state_dict")
 
@@ -50,6 +54,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError("no such file", where=str(path))
     with path.open("rb") as file:
         head = file.read(32)
+    if head[:4] == b"PK\x03\x04" and _is_npz(path):
+        _refuse_npz(path)
     if head[:4] == b"PK\x03\x04" or head.startswith(_TORCH_LEGACY):
         return _unwrap(_read_torch(path, head), path)
     if head[8:9] == b"{":  # before the next: the length of a safetensors header can begin with 0x80 as well
@@ -59,7 +65,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     raise WeightsError(
         "not a checkpoint",
         where=str(path),
-        expected="safetensors, a torch file or a pickle of plain arrays",
+        expected=_READABLE,
         hint="the method `onnx` opens it: `paretopose cost onnx --weights FILE`" if path.suffix == ".onnx" else "",
     )
 
@@ -92,6 +98,31 @@ def _read_torch(path: Path, head: bytes) -> object:
         if named:
             _refuse(path, f"it wants to use {named[1]}")
         _broken(path, error)
+
+
+def _is_npz(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
+    except Exception:  # a damaged archive raises almost anything; who reads it says so
+        return False
+
+
+def _refuse_npz(path: Path) -> NoReturn:
+    """Python objects are refused by name, as in a pickle; an archive of arrays is no checkpoint."""
+    try:
+        names = names_in_npz(path)
+    except Refused as error:
+        raise WeightsError(str(error), where=str(path), expected=_READABLE, hint=_STATE_ALONE) from None
+    except (ValueError, OSError, MemoryError) as error:
+        _broken(path, error)
+    some = ", ".join(repr(name[:60]) for name in names[:5]) + (", ..." if len(names) > 5 else "")
+    raise WeightsError(
+        f"not a checkpoint: a .npz archive of arrays ({some})",
+        where=str(path),
+        expected=_READABLE,
+        hint="if its names are a network's: safetensors.numpy.save_file(dict(numpy.load(FILE)), 'weights.safetensors')",
+    )
 
 
 def _check_archive(path: Path) -> None:
@@ -171,7 +202,7 @@ def _refuse(path: Path, reason: str) -> NoReturn:
         f"refused: {reason}; nothing of it was executed",
         where=str(path),
         expected="tensors, numbers, texts and plain containers",
-        hint="where the file came from, save the state dict alone or safetensors",
+        hint=_STATE_ALONE,
     )
 
 

@@ -123,7 +123,7 @@ def test_persons_without_a_pose_are_an_error_or_wrong_as_asked(world):
     far = joints.copy()
     far[2] += 10_000
     assert lost.stats["PCKh@0.5"] == pytest.approx(_by_hand(far, joints, seen, heads, 0.5)[1])
-    assert any("1 persons have no pose" in note for note in lost.notes)
+    assert any("1 person has no pose" in note for note in lost.notes)
 
 
 @pytest.mark.parametrize(

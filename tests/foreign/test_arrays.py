@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.foreign import Refused
-from harness.foreign.arrays import read_npy, read_npz
+from harness.foreign.arrays import names_in_npz, read_npy, read_npz
 
 
 class _Planted:
@@ -49,6 +49,15 @@ def test_what_numpy_wrote_is_read_alike(tmp_path, array):
     np.savez_compressed(tmp_path / "a.npz", x=array)
     for found in (read_npy(tmp_path / "a.npy"), read_npz(tmp_path / "a.npz")["x"]):
         assert found.dtype == array.dtype and np.array_equal(found, array)
+
+
+def test_the_names_of_an_archive_are_told_and_its_faults_found_without_reading_the_arrays(monkeypatch):
+    monkeypatch.setattr(np.lib.format, "read_array", None)
+    assert names_in_npz(_npz({"x.npy": _npy(np.ones(3)), "y.npy": _npy(np.zeros(2))})) == ["x", "y"]
+    with pytest.raises(ValueError, match=r"x\.npy: the header promises"):
+        names_in_npz(_npz({"x.npy": _header("(9,)")}))
+    with pytest.raises(Refused, match=r"x\.npy: refused: a pickle of Python objects"):
+        names_in_npz(_npz({"x.npy": _npy(np.array([None]))}))
 
 
 @pytest.mark.parametrize("form", ["object array", "bare pickle", "member"])

@@ -13,6 +13,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.records.store import Record
+from reports.footnotes import general_notes
 from reports.model import Value
 from reports.rows import load_rows
 from reports.tables import build_table, to_console, to_csv, to_html, to_latex, to_markdown
@@ -191,6 +192,41 @@ def test_a_short_note_stands_beside_the_name_and_a_long_one_below(made):
 def test_columns_of_what_was_not_asked_for_are_not_there(made):
     assert keys(build_table(made.rows(made.row("a", gmacs=1.0)))) == ["method", "input", "params_m", "gmacs", "gflops"]
     assert build_table([]).rows == ()
+
+
+def test_one_of_a_thing_is_singular_below_a_table(made):
+    one = {
+        "images": 1, "persons": 1, "judge": {"name": "pycocotools", "version": "2", "images": 1, "sampled": True},
+        "bootstrap": {"resamples": 1, "seed": 0},
+    }  # fmt: skip
+    text = to_markdown(build_table(made.rows(made.row("a", gmacs=1.0, ap=0.7, ms={1: 5.0}, more=one))))
+    for words in ("(1 image, 1 person)", "1 resample,", "a sample of 1 image,", "one call of 1 person,"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("skipped", "told"),
+    [
+        ([(0, 0), (0, 0)], ""),
+        ([(1, 1), (1, 1)], "1 image file is missing; 1 person box was skipped with it."),
+        ([(2, 5), (2, 5)], "2 image files are missing; 5 person boxes were skipped with them."),
+        (
+            [(0, 0), (2, 5)],
+            "0 to 2 image files are missing; 0 to 5 person boxes were skipped with them (fewest to most of a row).",
+        ),
+        ([(3, None), (3, None)], "3 image files are missing."),  # one-stage: no boxes
+        ([(None, 5), (None, 5)], "5 person boxes were skipped, their image files are missing."),  # older records
+    ],
+)
+def test_missing_image_files_and_their_boxes_are_counted_below_a_table(made, skipped, told):
+    rows = []
+    for name, (images, boxes) in zip("ab", skipped, strict=True):
+        counts = {"skipped_images": images, "skipped_boxes": boxes}
+        result = {"evaluator": "coco", "stats": {}, **{k: n for k, n in counts.items() if n is not None}}
+        rows.append(made.row(name))
+        rows[-1]["records"]["accuracy"] = made.put("accuracy", name, result)
+    notes = [n for n in general_notes(made.rows(*rows), ["ap"]) if "missing" in n or "skipped" in n]
+    assert notes == ([told] if told else [])
 
 
 class Tags(HTMLParser):

@@ -130,6 +130,21 @@ def test_a_faulty_suite_is_a_user_error_and_nothing_is_executed(suite_file, text
         cells_of(suite_file(text))
 
 
+def test_what_a_validator_finds_is_told_with_its_line_and_what_to_do_without_words_of_the_library(suite_file):
+    values = list(range(699))
+    grid = f"    sweep:\n      decoder: {values}\n      flip: {values}\n      dtype: {values}\n"
+    small = "name: s\nmethods:\n  - {variant: simplebaseline_r50, sweep: {flip: [true, false]}}\n"
+    for text, place, what, hint in (
+        (f"{small}  - variant: simplebaseline_r50\n{grid}", "5: methods.1.sweep", "more than 100,000", "one_factor"),
+        (f"{small}seeds: {list(range(50_001))}\n", "4: seeds", "more than 100,000", "fewer"),
+        (f"{small}train:\n  recipe: quick\n  epochs: 0\n", "6: train.epochs", "0 epochs need", "`from: quickstart`"),
+    ):
+        with pytest.raises(SuiteError) as caught:
+            load_suite(suite_file(text))
+        assert f"s.yaml:{place}: {what}" in caught.value.what and hint in caught.value.hint
+        assert "Value error" not in str(caught.value) and "lists every key" not in caught.value.hint
+
+
 def test_aliases_that_expand_without_bound_are_refused(suite_file):
     levels = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)

@@ -76,6 +76,31 @@ def test_a_planted_call_is_refused_by_name_and_not_executed(tmp_path, form):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("form", ["object array", "bare pickle"])
+def test_a_planted_call_in_an_archive_of_arrays_is_refused_by_name_and_not_executed(tmp_path, form):
+    path, marker = tmp_path / "w.npz", tmp_path / "executed"
+    if form == "object array":
+        np.savez(path, a=np.ones(2), b=np.array([_Planted(marker)], dtype=object))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("b.npy", pickle.dumps(_Planted(marker)))
+    with pytest.raises(
+        WeightsError, match=r"w\.npz: b\.npy: refused: .* wants to use (posix|nt)\.mkdir; nothing of it"
+    ):
+        read(path)
+    assert not marker.exists()
+
+
+def test_an_archive_of_arrays_is_no_checkpoint_and_one_is_told_how_to_make_it_one(tmp_path):
+    path = tmp_path / "w.pth"
+    with path.open("wb") as stream:
+        np.savez_compressed(stream, **{f"a.{i}": np.ones(2) for i in range(6)})
+    with pytest.raises(WeightsError, match=r"not a checkpoint: a \.npz archive of arrays") as caught:
+        read(path)
+    assert "'a.4', ..." in caught.value.what and "safetensors" in caught.value.expected
+    assert "safetensors.numpy.save_file" in caught.value.hint and "download" not in str(caught.value)
+
+
 def test_one_number_that_claims_to_be_a_terabyte_is_refused(tmp_path):
     torch.save({"a": torch.zeros(1).expand(10**12)}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"a of shape .* is no tensor whose values are all in the file"):
