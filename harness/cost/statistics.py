@@ -9,6 +9,8 @@ from math import ceil
 import numpy as np
 from scipy.stats import binom
 
+from harness.words import counted
+
 __all__ = ["Quantile", "kept_median", "quantile", "stationary"]
 
 
@@ -37,7 +39,7 @@ def quantile(samples: Sequence[float], q: float, confidence: float = 0.95) -> Qu
         return Quantile(None, None, None, 0, confidence, "no sample was kept")
     ranks = _ranks(n, q, confidence)
     if ranks is None:
-        reason = f"{n} samples; an interval needs {_needed(q, confidence)}"
+        reason = f"{counted(n, 'sample')}; an interval needs {_needed(q, confidence)}"
         value = float(np.quantile(values, q)) if q == 0.5 else None
         return Quantile(value, None, None, n, confidence, reason)
     low, high = ranks
