@@ -164,21 +164,35 @@ def _callables(
     runners: dict[str, TopDownRunner] = {}
     found: dict[str, Timed] = {}
     work: dict[str, list[Turn]] = {}
-    for identity, (rows, key) in calls.items():
-        row = rows[0]
-        with session.guard(rows, f"latency_b{batch}"):
-            if row.variant.paradigm == "one-stage":
-                found[identity] = _timed_images(session, row, spec, batch)
-                continue
-            own = [session.network_key(row), row.cell.run, str(row.weights), row.cell.protocol.model_dump(mode="json")]
-            network = provenance.content_id(own)
-            if network not in runners:
-                runners[network] = session.runner(row, session.build(row, row.weights))
-            persons = _work(session, row, spec, batch, work)
-            call = TimedCall(runners[network], spec.scope, key["settings"], persons, batch)
-            call.try_all()
-            found[identity] = call
+    with session.progress.task(f"each call once at batch {batch}", len(calls)) as advance:
+        for identity, (rows, key) in calls.items():
+            with session.guard(rows, f"latency_b{batch}"):
+                call: Timed
+                if rows[0].variant.paradigm == "one-stage":
+                    call = _timed_images(session, rows[0], spec, batch)
+                else:
+                    call = _timed_call(session, rows[0], key["settings"], spec, batch, (runners, work))
+                call.try_all()
+                found[identity] = call
+            advance(1)
     return found
+
+
+def _timed_call(
+    session: Session,
+    row: Row,
+    settings: dict[str, Any],
+    spec: LatencySpec,
+    batch: int,
+    known: tuple[dict[str, TopDownRunner], dict[str, list[Turn]]],
+) -> TimedCall:
+    """The call of a top-down row; `known`: networks and persons of other rows, which it may share."""
+    runners, work = known
+    own = [session.network_key(row), row.cell.run, str(row.weights), row.cell.protocol.model_dump(mode="json")]
+    network = provenance.content_id(own)
+    if network not in runners:
+        runners[network] = session.runner(row, session.build(row, row.weights))
+    return TimedCall(runners[network], spec.scope, settings, _work(session, row, spec, batch, work), batch)
 
 
 def _timed_images(session: Session, row: Row, spec: LatencySpec, batch: int) -> TimedImages:
@@ -188,9 +202,7 @@ def _timed_images(session: Session, row: Row, spec: LatencySpec, batch: int) -> 
     if not found:
         raise MeasurementError("there is no image to time with", where=data.name, expected="image files")
     runner = session.image_runner(row, session.build(row, row.weights))
-    call = TimedImages(runner, spec.scope, settings_of(row.cell), found, batch)
-    call.try_all()
-    return call
+    return TimedImages(runner, spec.scope, settings_of(row.cell), found, batch)
 
 
 def _work(session: Session, row: Row, spec: LatencySpec, batch: int, known: dict[str, list[Turn]]) -> list[Turn]:
