@@ -20,7 +20,10 @@ _Pair = tuple[RowData, RowData]
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim and the rows of ours that it is about, at the same input size; none where the run has no such pair."""
+    """A claim and the rows of ours that it is about; none where the run has no such pair.
+
+    Networks of persons are compared at the same input size, a one-stage network with one of persons at their own.
+    """
 
     spec: ClaimSpec
     pair: _Pair | None
@@ -34,7 +37,7 @@ class Claim:
             for row in rows
             if row.variant == spec.row
             for other in others
-            if row.input_size == other.input_size
+            if row.input_size == other.input_size or row.paradigm != other.paradigm
         )
         return cls(spec, next(pairs, None))
 
@@ -45,8 +48,8 @@ class Claim:
 
     @property
     def size(self) -> str:
-        """Input size of the pair."""
-        return "{}x{}".format(*self.pair[0].input_size) if self.pair else ""
+        """Input size of the pair, or both."""
+        return " and ".join(dict.fromkeys("{}x{}".format(*row.input_size) for row in self.pair or ()))
 
     @property
     def note(self) -> str:

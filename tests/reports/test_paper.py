@@ -141,6 +141,18 @@ def test_the_58_per_cent_are_reproduced_under_one_convention_and_the_others_stan
     assert (unclear["verdict"].text, unclear["how"].text) == ("not compared", "on which data")
 
 
+def test_a_claim_may_compare_networks_of_images_and_of_persons_at_their_own_sizes(made):
+    whole = made.row("maskrcnn_refined_r50", ap=0.7)
+    whole["paradigm"], whole["cell"]["input_size"] = "one-stage", [800, 1333]
+    rows = made.rows(whole, made.row("simplebaseline_r50", ap=0.6))
+    claim = {
+        "text": "more", "row": "maskrcnn_refined_r50", "against": "simplebaseline_r50", "quantity": "ap",
+        "measure": "more", "printed": "10.0", "source": "abstract",
+    }  # fmt: skip
+    (only,) = verdicts(verdict_table(spec(claims=(claim,)), rows), "AP (more)")
+    assert only["verdict"].text == "reproduced" and only["input"].text == "800x1333 and 256x192"
+
+
 def test_the_table_keeps_the_rows_columns_and_order_of_the_suite(made):
     asked = spec(HRNET | {"input_h": "384"}, HRNET | {"input_h": "256"}, columns=("ap", "params_m"))
     table = paper_table(asked, made.rows(w32(made)))
