@@ -77,6 +77,11 @@ def record_id(kind: str, key: Mapping[str, Any]) -> str:
     return content_id({"kind": kind, "schema": SCHEMA, "key": key})
 
 
+def _sound(content: bytes) -> bytes | None:
+    """The bytes of a sound array file, else None."""
+    return content if is_sound(content) else None
+
+
 class Store:
     """The records below one folder.
 
@@ -162,21 +167,21 @@ class Store:
 
     def has_sound_arrays(self, identity: str) -> bool:
         """The arrays of a record are there and undamaged; a damaged file is set aside."""
-        return self._checked(self.folder / "arrays" / f"{identity}.npz", f"{identity}.npz", is_sound) is not None
+        return self._checked(self.folder / "arrays" / f"{identity}.npz", f"{identity}.npz", _sound) is not None
 
     def check_pass(self, identity: str) -> None:
         """Set aside the blocks of a pass that cannot be read, so that they are computed again."""
         for path in sorted(self.pass_folder(identity).glob("*.npz")):
-            self._checked(path, f"{identity}-{path.name}", is_sound)
+            self._checked(path, f"{identity}-{path.name}", _sound)
 
     def _checked(self, path: Path, name: str, look: Callable[[bytes], T | None]) -> T | None:
-        """What `look` makes of an array file; where it finds nothing sound, the file is set aside."""
+        """What `look` makes of an array file; where that is None, it is not sound and set aside."""
         try:
             content = read_whole(path)
         except OSError:
             return None
         try:
-            found = look(content) or None
+            found = look(content)
         except Refused:
             found = None
         if found is None:

@@ -72,6 +72,12 @@ def test_arrays_come_back_and_damage_reads_as_missing(tmp_path):
     assert load_arrays(path) is None
 
 
+def test_an_archive_without_arrays_is_as_sound_as_any(tmp_path):
+    store = Store(tmp_path)
+    record = store.put(Record.make("accuracy", KEY, {}), {})
+    assert store.arrays(record.id) == {} and store.has_sound_arrays(record.id) and not store.quarantined
+
+
 def test_a_pickled_array_is_refused_by_name_and_not_read(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, x=np.array([os.getpid], dtype=object))
