@@ -175,8 +175,8 @@ def test_a_sweep_that_is_terminated_keeps_what_is_done_and_goes_on(bench, cluste
 
 
 def at_its_second_task(command: list[str]) -> tuple[subprocess.Popen[str], str]:
-    """A run that has done a task, and what it said. Ray ends a driver (exit 1, no exception) that a busy node does not
-    register in time: that one is started again."""
+    """A run that has done a task, and what it said. On a busy machine a driver has ended before, with exit 1, which is
+    none of ours, and without an exception: such a one is started again."""
     said = ""
     for _ in range(3):
         child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
