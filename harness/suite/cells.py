@@ -181,7 +181,7 @@ def _cell(
     kinds = {name: variant.knob(name).kind for name in knobs}
     run = {"dtype": "float32", "runtime": "eager"} | {n: v for n, v in knobs.items() if kinds[n] == "run"}
     size = _size(chosen.get("input_size") or variant.input_size, where("set", "input_size"))
-    return Cell.model_construct(  # of validated parts: ten thousand times the same checks would be most of a plan
+    return Cell(
         label=_label(variant.title, spec, values),
         variant=variant.name,
         input_size=size,
