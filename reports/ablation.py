@@ -114,7 +114,7 @@ def effects_table(ablated: Ablated) -> Table:
     ]
     rows = []
     for e in ablated.effects:
-        over = f"{e['over']} setting{'s' if e['over'] > 1 else ''} of the others"
+        over = f"{counted(e['over'], 'setting')} of the others"
         texts = (Value(text=plain_text(t)) for t in (_knob(e["factor"]), e["level"], e["base"]))
         rows.append((*texts, _tested(e["estimate"]), _p(e["estimate"]), Value(text=over)))
     remark = (

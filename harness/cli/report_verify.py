@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from harness.records.store import Store
+from harness.words import counted
 
 if TYPE_CHECKING:
     from harness.run.recompute import Check
@@ -52,7 +53,7 @@ def _told(checks: Sequence[Check], written: Sequence[Check], wrong: Sequence[Che
     for check in absent:
         reasons.setdefault(f"{check.field}: {check.reason}", []).append(check.record)
     for reason, names in reasons.items():
-        lines.append(f"not verified in {len(names)} record{'s' if len(names) > 1 else ''}: {reason}")
+        lines.append(f"not verified in {counted(len(names), 'record')}: {reason}")
     files = f"{len(written)} entries and lines of the files in {folder}" if written else f"no report in {folder}"
     lines.append(
         f"{len(checks) - len(absent)} numbers of records recomputed, {files} compared: "
