@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -100,7 +101,7 @@ def compare(bench: Any, name: str, manifest: dict[str, Any], local: dict[str, An
 
 def test_a_node_that_is_killed_in_mid_sweep_costs_only_time(bench, cluster):
     local = bench.run("local", SUITE)
-    bench.said = Eventful(lambda: cluster.remove_node(at_work(cluster), allow_graceful=False))
+    bench.said = Eventful(lambda: kill_a_node_at_work(cluster))
     manifest = bench.run("without-a-node", SUITE, sweeps.TIMED, executor=on(cluster))
     assert any("once more" in line for line in bench.said.lines), "the node died under a task"
     assert len(cluster.worker_nodes) == 1
@@ -114,8 +115,9 @@ def test_a_worker_that_is_killed_in_mid_sweep_costs_only_time(bench, cluster):
     killed: list[int] = []
 
     def kill() -> None:
-        killed.append(next(iter(busy())))
-        os.kill(killed[0], signal.SIGKILL)
+        process, _ = held_at_work(cluster)
+        killed.append(process)
+        os.kill(process, signal.SIGKILL)
 
     bench.said = Eventful(kill)
     manifest = bench.run("without-a-worker", SUITE, executor=on(cluster))
@@ -123,15 +125,33 @@ def test_a_worker_that_is_killed_in_mid_sweep_costs_only_time(bench, cluster):
     compare(bench, "without-a-worker", manifest, local)
 
 
-def at_work(cluster: Any) -> Any:
-    """A node other than the head on which a task runs."""
-    for _ in range(600):
+def kill_a_node_at_work(cluster: Any) -> None:
+    """A node that is lost takes all its processes with it: the task that was held on it cannot end in between."""
+    process, node = held_at_work(cluster)
+    cluster.remove_node(node, allow_graceful=False)
+    with contextlib.suppress(ProcessLookupError):  # its node may have taken it along
+        os.kill(process, signal.SIGKILL)
+
+
+def held_at_work(cluster: Any) -> tuple[int, Any]:
+    """A worker in the middle of a task, stopped there, and its node, which is not the head."""
+    for _ in range(1200):
         for process in busy():
-            for node in cluster.worker_nodes:
-                if below(process, node.all_processes["raylet"][0].process.pid):
-                    return node
-        time.sleep(0.1)
+            node = next((n for n in cluster.worker_nodes if below(process, raylet(n))), None)
+            if node is None:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGSTOP)
+                if process in busy():  # not one that ended while it was looked at
+                    return process, node
+                os.kill(process, signal.SIGCONT)
+        time.sleep(0.05)
     raise AssertionError("no node got a task within a minute")
+
+
+def raylet(node: Any) -> int:
+    """The process that starts the workers of `node`."""
+    return node.all_processes["raylet"][0].process.pid
 
 
 def busy() -> Iterator[int]:
