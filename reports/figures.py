@@ -16,6 +16,7 @@ from reports.grounds import persons_of
 from reports.labels import Box
 from reports.model import Value
 from reports.points import Axis, Point, axis_of, curves, pareto, points, published_points
+from reports.published import PublishedAp
 from reports.rows import RowData
 
 __all__ = ["errors", "titled", "tradeoff"]
@@ -24,15 +25,19 @@ _CROWDED, _CRAMMED = 16, 500  # points; beyond, the figure is larger; beyond, la
 _MOST_LABELS = 40  # beyond, the front and then the first rows; the table has them all
 
 
-def tradeoff(rows: Sequence[RowData], x: str = "gmacs", y: str = "ap", *, published: bool = False) -> Figure | None:
+def tradeoff(
+    rows: Sequence[RowData], x: str = "gmacs", y: str = "ap", *, published: PublishedAp | None = None
+) -> Figure | None:
     """`y` against `x` of the rows that have both; None when there is none.
 
     Bars are the uncertainty of each, the step line is the Pareto front of the values, a thin line joins the points
-    of one variant over a swept number. `published` adds the published AP of the same networks, hollow, at our x.
-    Logarithmic in x when it spans more than a factor of ten. Raises UserError for an unknown axis.
+    of one variant over a swept number. `published` finds the published AP of a row's network, which
+    stands hollow at our x. Logarithmic in x when it spans more than a factor of ten.
+
+    Raises UserError for an unknown axis.
     """
     found = points(rows, x, y)
-    printed = published_points(rows, x) if published and y == "ap" else []
+    printed = published_points(rows, x, published) if published and y == "ap" else []
     if not found and not printed:
         return None
     with sheet():

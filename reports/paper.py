@@ -16,11 +16,11 @@ from harness.suite.schema import PaperSpec
 from reports.claims import Claim, judge_claim
 from reports.formats import entry
 from reports.model import NOT_HERE, Column, Table, Value
-from reports.published import Published, fits, source_note
+from reports.published import Published, PublishedAp, comparable_ap, fits, published_ap, source_note
 from reports.rows import RowData, plain_text
 from reports.verdicts import NOT_IN_PROJECT, NOT_PUBLISHED, Judgement, judge
 
-__all__ = ["PaperRow", "paper_of", "paper_rows", "paper_table", "verdict_table"]
+__all__ = ["PaperRow", "paper_ap", "paper_of", "paper_rows", "paper_table", "verdict_table"]
 
 _TITLES = {
     "params_m": "params (M)", "gflops": "GFLOPs (source's count)", "ap": "AP", "ap50": "AP50", "ap75": "AP75",
@@ -104,6 +104,16 @@ def _selected(spec: PaperSpec) -> list[Published]:
 def _text(value: Any) -> str:
     """A cell as patterns see it: whole numbers without decimals, nothing for what is not there."""
     return str(value) if isinstance(value, str) else "" if value != value else f"{value:g}"
+
+
+def paper_ap(spec: PaperSpec, rows: Sequence[RowData]) -> PublishedAp:
+    """The AP of this table's own row of a network where it has one, else what another source prints."""
+    own = {id(pair.row): pair.published for pair in paper_rows(spec, rows) if pair.published is not None}
+
+    def ap_of(row: RowData) -> Value | None:
+        return comparable_ap(row, own[id(row)]) if id(row) in own else published_ap(row)
+
+    return ap_of
 
 
 # -- tables --------------------------------------------------------------------------------------------------------

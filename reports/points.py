@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UserError, unknown_name
+from harness.words import counted
 from reports import quantities as q
 from reports.model import Value
-from reports.published import published_ap
+from reports.published import PublishedAp, published_ap
 from reports.rows import RowData, plain_text
 from reports.tables import latency_names
 
@@ -72,10 +73,11 @@ def axis_of(name: str, rows: Sequence[RowData]) -> Axis:
         name = next(iter(latency_names(rows)), name)
     one_stage = any(row.paradigm == "one-stage" for row in rows)
     if name in latency_names(rows):
-        batch = name.removeprefix("latency_b")
-        many = "" if batch == "1" else "s"
-        whole = f"; one-stage: {batch} image{many}" if one_stage else ""
-        title = f"latency (ms, median of one call of {batch} person{many}{whole})"
+        batch = int(name.removeprefix("latency_b"))
+        call = counted(batch, "person") + (f"; one-stage: {counted(batch, 'image')}" if one_stage else "")
+        if any((row.result(name).get("execution") or {}).get("scope") == "end-to-end" for row in rows):
+            call = "one image, all its persons"
+        title = f"latency (ms, median of one call of {call})"
         return Axis(name, lambda row: q.from_latency(row, name, "median"), title, _INTERVAL)
     if name in AXES:
         mixed = one_stage and "per person" in AXES[name].title
@@ -125,10 +127,10 @@ def points(rows: Sequence[RowData], x: str = "gmacs", y: str = "ap") -> list[Poi
     return [replace(p, label=short.get(id(p.row), p.label)) for p in both]
 
 
-def published_points(rows: Sequence[RowData], x: str = "gmacs") -> list[Point]:
-    """The published AP of the rows' networks at our own x, where row and source are about the same images."""
+def published_points(rows: Sequence[RowData], x: str = "gmacs", ap_of: PublishedAp = published_ap) -> list[Point]:
+    """The published AP of the rows' networks, as `ap_of` finds it, at our own x."""
     across = axis_of(x, rows)
-    found = ((row, across.value(row), published_ap(row)) for row in rows)
+    found = ((row, across.value(row), ap_of(row)) for row in rows)
     return [
         Point(row, Value(a.value), ap, _label(row)) for row, a, ap in found if a.value is not None and ap is not None
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,9 @@ from reports.rows import RowData, plain_text
 
 __all__ = [
     "Published",
+    "PublishedAp",
     "best_match",
+    "comparable_ap",
     "fits",
     "incomparable",
     "kind_of_boxes",
@@ -24,12 +26,16 @@ __all__ = [
 
 Published = Mapping[str, Any]
 """a row of results/published"""
+PublishedAp = Callable[[RowData], Value | None]
+"""the published AP that may stand in a figure beside a row"""
 _GROUND = {("COCO", "val2017"): "coco_val2017", ("CrowdPose", "test"): "crowdpose_test"}
 """(dataset, split) of a published row -> name of the same images in a suite"""
 _DECODERS = {
     "default(quarter)": "quarter", "empirical_shift": "quarter", "none": "argmax", "dark": "dark", "udp": "udp_dark",
     "udp-combined": "udp_combined", "simcc": "simcc",
 }  # fmt: skip
+_SHORT = {"boxes": "boxes differ", "flip": "flip differs"}
+"""first word of why two AP may not be compared -> what a table says of it"""
 
 
 def published_columns(rows: Sequence[RowData]) -> tuple[list[Column], list[list[Value]], str]:
@@ -37,7 +43,7 @@ def published_columns(rows: Sequence[RowData]) -> tuple[list[Column], list[list[
     columns = [Column("published_ap", "published AP"), Column("published_difference", "difference")]
     note = (
         "Published AP: COCO val2017, as printed in the source that the mark names. Difference: ours minus "
-        "published, given only for the same images and the same kind of person boxes."
+        "published, given only for the same images, the same kind of person boxes and the same use of the flip test."
     )
     return columns, [_entries(row) for row in rows], note
 
@@ -90,7 +96,7 @@ def fits(published: Published, row: RowData) -> bool:
     fits."""
     if published["our_variant"] != row.variant or size_of(published) not in (None, row.input_size):
         return False
-    if "flip test off" in published["note"] and row.protocol.get("flip"):
+    if not _flips(published) and row.protocol.get("flip"):
         return False
     same = fitting(_of_variant(row.variant), row.knobs)
     return published["our_knobs"] in {r["our_knobs"] for r in same} and _same_decoder(published, row)
@@ -106,11 +112,15 @@ def _states_decoder(published: Published, row: RowData) -> bool:
 
 
 def published_ap(row: RowData) -> Value | None:
-    """The published AP that may stand in a figure beside this row: that of the same images and kind of boxes."""
+    """That of the same images, kind of boxes and flip test, whoever prints it."""
     best = best_match(row)
-    if best is None or incomparable(row, best):
-        return None
-    return Value(value=float(best["ap"]))
+    return None if best is None else comparable_ap(row, best)
+
+
+def comparable_ap(row: RowData, published: Published) -> Value | None:
+    """The AP of a published row where it may be compared with that of `row`."""
+    ap = float(published["ap"])
+    return None if ap != ap or incomparable(row, published) else Value(value=ap)
 
 
 def incomparable(row: RowData, published: Published) -> str:
@@ -118,6 +128,8 @@ def incomparable(row: RowData, published: Published) -> str:
     other = _other_images(row, published)
     if other:
         return other
+    if row.paradigm != "one-stage" and bool(row.protocol.get("flip", True)) != _flips(published):
+        return f"flip test: {'yes' if row.protocol.get('flip', True) else 'no'} here, the other way in the source"
     ours, theirs = kind_of_boxes(q.boxes(row).text), kind_of_boxes(published["boxes"])
     return f"boxes differ: {ours} here, {theirs} in the source" if ours != theirs else ""
 
@@ -125,6 +137,11 @@ def incomparable(row: RowData, published: Published) -> str:
 def _other_images(row: RowData, published: Published) -> str:
     same = row.data.get("name") == _GROUND.get((published["dataset"], published["split"]))
     return "" if same and not row.data.get("limit") and not row.data.get("where") else "other images than the source's"
+
+
+def _flips(published: Published) -> bool:
+    """Tables of top-down networks are with the flip test unless they say otherwise."""
+    return "flip test off" not in published["note"]
 
 
 def kind_of_boxes(text: str) -> str:
@@ -148,5 +165,5 @@ def _difference(row: RowData, published: Published) -> Value:
         return Value.missing(ap.reason, ap.text)
     reason = incomparable(row, published)
     if reason:
-        return Value.missing(reason, "boxes differ" if reason.startswith("boxes") else "n/a")
+        return Value.missing(reason, _SHORT.get(reason.partition(" ")[0], "n/a"))
     return Value(value=ap.value - float(published["ap"]))

@@ -12,7 +12,8 @@ from harness.records.store import Record, Store, write_atomically
 from reports.ablation import Ablated, load_ablations, stems
 from reports.formats import escape_markdown, to_csv, to_latex, to_markdown
 from reports.model import Table
-from reports.paper import paper_of, paper_table, verdict_table
+from reports.paper import paper_ap, paper_of, paper_table, verdict_table
+from reports.published import published_ap
 from reports.rows import RowData, load_rows, plain_text
 from reports.system import load_system, system_tables
 from reports.tables import build_table
@@ -109,7 +110,8 @@ def _draw(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> dict[str, byt
     from reports.strips import latency_distributions
 
     report = (manifest.get("suite") or {}).get("report") or {}
-    published = bool(report.get("published") or report.get("paper"))
+    paper = paper_of(manifest)
+    published = paper_ap(paper, rows) if paper else published_ap if report.get("published") else None
     axes = report.get("axes") or ("gmacs", "ap")
     drawn = {stem: tradeoff(rows, x=x, y=y, published=published) for stem, x, y in figure_axes(rows, axes)}
     drawn |= families(rows)

@@ -15,7 +15,8 @@ from harness.errors import UserError
 from reports.canvas import save
 from reports.figures import tradeoff
 from reports.labels import Box, place
-from reports.points import curves, figure_axes, pareto, points
+from reports.points import axis_of, curves, figure_axes, pareto, points
+from reports.published import published_ap
 
 
 def labels(figure):
@@ -131,12 +132,21 @@ def test_published_points_stand_hollow_at_our_cost_beside_ours(made):
         made.row("hrnet_w48", gmacs=15.7, data="coco_val2017", reasons={"accuracy": "no weights"}),
         made.row("simplebaseline_r50", gmacs=5.4, ap=0.7, data="coco_val188"),
     )
-    figure = tradeoff(rows, published=True)
+    figure = tradeoff(rows, published=published_ap)
     found = {(line.get_xdata()[0], line.get_ydata()[0]) for line in hollow(figure)}
     assert found == {(7.6, 74.4), (15.7, 77.6)}  # each of its own kind of boxes
     assert "hollow: published" in [t.get_text() for t in figure.legends[0].get_texts()]
     assert "hrnet_w48" in [t.get_text() for t in labels(figure)]
     assert not hollow(tradeoff(rows))
+
+
+def test_a_latency_axis_says_what_one_call_works_on(made):
+    assert "one call of 8 persons)" in axis_of("latency_b8", made.rows(made.row("a", ms={8: 3.0}))).title
+    whole = made.row("a")
+    timed = made.latency(3.0, 1)
+    timed["execution"]["scope"] = "end-to-end"
+    whole["records"]["latency_b1"] = made.put("latency", "a", timed, batch=1)
+    assert "one call of one image, all its persons)" in axis_of("latency", made.rows(whole)).title
 
 
 def test_forty_points_all_get_a_label_and_none_collides(made):

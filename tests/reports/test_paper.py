@@ -10,7 +10,8 @@ import yaml
 from harness.errors import UserError
 from harness.suite.schema import PaperSpec, Suite
 from reports.formats import to_csv, to_markdown
-from reports.paper import paper_of, paper_rows, paper_table, verdict_table
+from reports.paper import paper_ap, paper_of, paper_rows, paper_table, verdict_table
+from reports.published import published_ap
 from reports.report import write_report
 
 SUITES = sorted((Path(__file__).resolve().parents[2] / "suites" / "paper").glob("*.yaml"))
@@ -159,6 +160,16 @@ def test_the_table_keeps_the_rows_columns_and_order_of_the_suite(made):
     assert [c.key for c in table.columns][3:] == ["ap", "published_ap", "params_m", "published_params_m"]
     assert [row[2].text for row in table.rows] == ["384x288"] * 2 + ["256x192"] * 2
     assert table.title == "A table"
+
+
+def test_a_figure_has_the_ap_of_the_suites_own_table_before_that_of_another_source(made):
+    of_refined = {"source": "*maskrcnn_keypoint_refined*", "dataset": "COCO", "split": "val2017"}
+    more = {"data": "coco_val2017", "more": det(), "gmacs": 5.4, "ap": 0.7}
+    plain = made.row("simplebaseline_r50", protocol={"flip": False}, **more)
+    flipped = made.row("simplebaseline_r50", **more)
+    found = [paper_ap(spec(of_refined, columns=("ap",)), [row])(row) for row in made.rows(plain, flipped)]
+    assert [ap.value for ap in found] == [68.9, 70.4]
+    assert [published_ap(row) for row in made.rows(plain)] == [None]  # nobody else prints it without flip test
 
 
 def test_a_pattern_on_an_unknown_column_or_on_nothing_is_refused(made):

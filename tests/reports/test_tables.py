@@ -314,6 +314,17 @@ def test_published_figures_are_compared_only_under_the_same_boxes_and_images(mad
     assert ours[4].value is None and "HRNet-official" in to_markdown(table)
 
 
+def test_a_published_ap_with_flip_test_is_no_match_for_a_row_without(made):
+    boxes = {"box_source": "d.json"}
+    rows = made.rows(
+        made.row("yes", variant="hrnet_w32", ap=0.74, data="coco_val2017", more=boxes),
+        made.row("no", variant="hrnet_w32", ap=0.74, data="coco_val2017", more=boxes, protocol={"flip": False}),
+    )
+    yes, no = column(build_table(rows, published=True), "published_difference")
+    assert yes.value == pytest.approx(74 - 74.4)
+    assert no.text == "flip differs" and no.reason == "flip test: no here, the other way in the source"
+
+
 @pytest.mark.parametrize(("p", "told"), [(0.01, True), (0.05, False), (None, False)])
 def test_the_best_ap_is_bold_only_where_paired_tests_tell_it_from_every_other(made, p, told):
     rows = [made.row("a", gmacs=1.0, ap=0.7), made.row("b", gmacs=2.0, ap=0.75), made.row("c", gmacs=3.0, ap=0.6)]
