@@ -250,7 +250,7 @@ def _drawn(folder: Path, indices: range, seed: int) -> Iterator[_Picture]:
     if processes < 2:
         yield from map(draw, indices)
         return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         try:
             yield from pool.map(draw, indices, chunksize=8)
         finally:
