@@ -8,15 +8,15 @@ with them, so that area, box and visibility state what can be seen, and not what
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -245,16 +245,46 @@ def _write_images(folder: Path, images: int, seed: int, split: str) -> dict[str,
 
 def _drawn(folder: Path, indices: range, seed: int) -> Iterator[_Picture]:
     """The pictures in their order, drawn by as many processes as there are CPUs where they are many."""
-    draw = partial(_draw, folder, seed)
-    processes = min(os.cpu_count() or 1, len(indices) // _PER_PROCESS)
-    if processes < 2:
-        yield from map(draw, indices)
+    count = min(os.cpu_count() or 1, len(indices) // _PER_PROCESS)
+    if count < 2:
+        yield from (_draw(folder, seed, index) for index in indices)
         return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    # a program of their own, not multiprocessing: that imports the user's script once more in each of them
+    command = [sys.executable, "-m", __name__, str(folder), str(seed)]
+    parts = [indices[n::count] for n in range(count)]
+    with ExitStack() as stack:
+        processes = [stack.enter_context(_process([*command, *map(str, (p.start, p.stop, p.step))])) for p in parts]
+        for position in range(len(indices)):
+            yield _next_of(processes[position % count])
+
+
+@contextmanager
+def _process(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A running program, which does not outlive the block."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            yield from pool.map(draw, indices, chunksize=8)
+            yield process
         finally:
-            pool.shutdown(cancel_futures=True)
+            process.kill()
+
+
+def _next_of(process: subprocess.Popen[str]) -> _Picture:
+    assert process.stdout is not None and process.stderr is not None
+    line = process.stdout.readline()
+    if not line:
+        why = process.stderr.read().strip().splitlines() or ["no message"]
+        raise DataError(f"the pictures could not be drawn: {why[-1]}", hint="is the disk full?")
+    picture, persons = json.loads(line)
+    return picture, persons
+
+
+def _draw_for_another(folder: str, seed: str, *indices: str) -> None:
+    """What each of several processes does: draws a range of pictures, prints a line of JSON for each."""
+    try:
+        for index in range(*map(int, indices)):
+            print(json.dumps(_draw(Path(folder), int(seed), index)), flush=True)
+    except DataError as error:
+        sys.exit(f"{error.where}: {error.what}")
 
 
 def _draw(folder: Path, seed: int, index: int) -> _Picture:
@@ -292,3 +322,7 @@ def _category() -> dict[str, Any]:
         "keypoints": list(COCO.joints),
         "skeleton": limbs,
     }
+
+
+if __name__ == "__main__":
+    _draw_for_another(*sys.argv[1:])
