@@ -25,6 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from harness.data.apart import program
 from harness.data.synthetic_canvas import Canvas
 from harness.data.synthetic_draw import OWNERS, PERSON_STRIDE, draw_person
 from harness.data.synthetic_outfit import sample_outfit
@@ -249,19 +250,18 @@ def _drawn(folder: Path, indices: range, seed: int) -> Iterator[_Picture]:
     if count < 2:
         yield from (_draw(folder, seed, index) for index in indices)
         return
-    # a program of their own, not multiprocessing: that imports the user's script once more in each of them
-    command = [sys.executable, "-m", __name__, str(folder), str(seed)]
     parts = [indices[n::count] for n in range(count)]
     with ExitStack() as stack:
-        processes = [stack.enter_context(_process([*command, *map(str, (p.start, p.stop, p.step))])) for p in parts]
+        processes = [stack.enter_context(_process(folder, seed, part)) for part in parts]
         for position in range(len(indices)):
             yield _next_of(processes[position % count])
 
 
 @contextmanager
-def _process(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A running program, which does not outlive the block."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+def _process(folder: Path, seed: int, part: range) -> Iterator[subprocess.Popen[str]]:
+    """A program that draws these pictures. It does not outlive the block."""
+    how = program("harness.data.synthetic", *map(str, (folder, seed, part.start, part.stop, part.step)))
+    with subprocess.Popen(**how, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:

@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from harness import stopping
+from harness.data.apart import ended
 from harness.errors import MeasurementError
 from harness.run.executors import Lost, Needs
 from harness.run.worker import Order, Outcome, work
@@ -102,8 +103,7 @@ def _started() -> _Worker:
 def _lost(worker: _Worker) -> Lost:
     worker.line.close()
     worker.process.join()
-    code = worker.process.exitcode or 0
-    return Lost(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+    return Lost(ended(worker.process.exitcode or 0))
 
 
 def _serve(line: Connection) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from harness import stopping
 from harness.cli.main import app
-from harness.data import synthetic
 from harness.errors import NonFiniteOutput, UserError
 from harness.records.parcel import pack
 from harness.records.store import Store
@@ -37,13 +35,6 @@ methods:
 Run = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def people(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("people")
-    synthetic.write(root, images=4, seed=3)
-    return root
-
-
 @pytest.fixture
 def said() -> Heard:
     return Heard()
@@ -63,14 +54,6 @@ def run(tmp_path, people, said) -> Run:
         return run_suite(loaded, kept, sources, Options(**{"workers": 0, **options}), said, marked, executor=executor)
 
     return run_it
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Watched(Processes):
@@ -113,7 +96,7 @@ def test_a_process_that_is_killed_costs_only_time(run, said):
 
 
 @pytest.mark.slow
-def test_a_training_has_processes_of_its_own_that_load_its_data(run, tmp_path, people):
+def test_a_training_has_processes_of_its_own_that_load_its_data(run):
     text = SUITE.split("methods:")[0].replace("weights: quickstart\n", "") + (
         "train: {recipe: quick, epochs: 1, limit: 4, data: {root: people, annotations:"
         " annotations/person_keypoints_val2017.json, images: val2017}}\n"

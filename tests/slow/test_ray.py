@@ -35,7 +35,6 @@ def _loaded():
 
 
 sweeps = _loaded()
-people = sweeps.people
 SUITE = sweeps.TWO + sweeps.EXITS + "  - {variant: srpose_tiny}\n"
 
 
