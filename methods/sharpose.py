@@ -355,7 +355,7 @@ def _base(input_size: Size = (256, 192), **options: Any) -> nn.Module:
 
 def _tiny(**options: Any) -> nn.Module:
     # patches of 8: as many tokens as 256x192 has of 16 pixels
-    size = TrunkSize(64, 4, 4, patch=8, mlp_ratio=2.0, drop_path=0.0, token_std=0.7)
+    size = TrunkSize(96, 4, 3, patch=8, mlp_ratio=2.0, drop_path=0.0, token_std=0.7, stem=(24, 48))
     network = SHaRPose(size, alpha=0.5, quality_start=0.5, **options)
     trunk = network.backbone
     fine = (2 * trunk.grid[0], 2 * trunk.grid[1])

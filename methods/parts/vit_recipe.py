@@ -70,8 +70,8 @@ def _contains(name: str, parts: Sequence[str]) -> bool:
 
 
 QUICK: dict[str, Any] = {
-    "batch": 64,
-    "lr": 1.5e-3,
+    "batch": 16,
+    "lr": 1e-3,
     "optimiser": "adamw",
     "weight_decay": 0.05,
     "clip_norm": 1.0,
