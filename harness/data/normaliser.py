@@ -23,5 +23,8 @@ class Normaliser:
         images = torch.from_numpy(crops).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         if self._bgr:
             images = images.flip(1)
-        # turned while they are bytes: a quarter of the memory to go through
-        return images.contiguous().float().mul_(self._scale).add_(self._shift)
+        if self.device.type != "cpu":
+            # turned while they are bytes: a quarter of the memory to go through. On a CPU they stay as a file has them,
+            # colours innermost, where convolutions are faster
+            images = images.contiguous()
+        return images.float().mul_(self._scale).add_(self._shift)
