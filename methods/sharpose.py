@@ -340,7 +340,13 @@ _LARGE = replace(
     input_size=(384, 288),
     source="AnxQ/sharpose@89ffc1b, config of base 384x288",
 )
-_QUICK = Recipe(epochs=25, target=_TARGET, augmentation=Augmentation(**shared.LIGHT), trunk="vitpose", **shared.QUICK)
+_QUICK = Recipe(
+    epochs=40,
+    target=replace(_TARGET, sigma=1.5),
+    augmentation=Augmentation(**shared.LIGHT),
+    trunk="vitpose",
+    **shared.QUICK,
+)
 
 
 def _small(**options: Any) -> nn.Module:
@@ -385,6 +391,7 @@ VARIANTS = (
     replace(
         _variant("tiny", _tiny, {"quick": _QUICK, "official": replace(_OFFICIAL, input_size=None)}, ()),
         input_size=(128, 96),
+        protocol=_PROTOCOL.model_copy(update={"blur_kernel": 7}),  # DARK's kernel for sigma 1.5
         layouts=_LAYOUTS[:2],
         note="small enough to train on a CPU in minutes; not a published network",
         source="arXiv 2312.10758, scaled down",
