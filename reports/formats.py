@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -136,8 +137,15 @@ _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "×": r"$\times$", "–": "--", "`": r"\textasciigrave{}",
-    "'": r"\textquotesingle{}", "[": "{[}", "]": "{]}",
+    "'": r"\textquotesingle{}", "[": "{[}", "]": "{]}", "ß": r"{\ss}", "ø": r"{\o}", "Ø": r"{\O}", "æ": r"{\ae}",
+    "ł": r"{\l}", "Ł": r"{\L}",
 }  # fmt: skip
+_TEX_ACCENTS = {
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
+    "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
+}  # fmt: skip
+"""combining character -> LaTeX's command for it"""
+_TEX_DOTLESS = {"i": r"\i", "j": r"\j"}  # their dot gives way to the accent
 
 
 _MOST_LINES, _LONG_TEXT = 46, 40
@@ -238,7 +246,16 @@ def _breakable(text: str) -> str:
 
 def escape_latex(text: str) -> str:
     """Text that LaTeX sets as it is; characters that pdfLaTeX has no glyph for become their code point."""
-    return "".join(_TEX.get(c) or (c if c.isascii() else f"(U+{ord(c):04X})") for c in text)
+    return "".join(_TEX.get(c) or (c if c.isascii() else _tex_letter(c)) for c in unicodedata.normalize("NFC", text))
+
+
+def _tex_letter(letter: str) -> str:
+    """A letter with an accent as LaTeX makes it of the two, in any font encoding; others as their code point."""
+    base, *accents = unicodedata.normalize("NFD", letter)
+    accent = accents[0] if len(accents) == 1 else ""
+    if base.isascii() and base.isalpha() and accent in _TEX_ACCENTS:
+        return rf"\{_TEX_ACCENTS[accent]}{{{_TEX_DOTLESS.get(base, base)}}}"
+    return f"(U+{ord(letter):04X})"
 
 
 # -- CSV -----------------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_the_latex_table_compiles(made, tmp_path):
     compiler = shutil.which("pdflatex")
     if compiler is None:
         pytest.skip("no pdflatex here")
-    rows = [*full(made), made.row("<b> $x_1 & % # ~ ^ \\ {} [é] 日本 'q' \"q\" –", gmacs=1.0)]
+    rows = [*full(made), made.row("<b> $x_1 & % # ~ ^ \\ {} [é ï] Łukasz Dvořák 日本 'q' \"q\" –", gmacs=1.0)]
     write_report(made.store, made.manifest(rows), tmp_path / "out", figures=False)
     command = [compiler, "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=Path(tmp_path / "out"), capture_output=True, text=True)

@@ -257,6 +257,11 @@ def test_a_name_that_a_spreadsheet_would_run_is_quoted(made):
     assert read_csv(build_table(made.rows(made.row("=cmd()", gmacs=1.0))))[0]["method"] == "'=cmd()"
 
 
+def test_latex_has_letters_with_accents_and_the_code_of_what_it_has_not(made):
+    text = to_latex(build_table(made.rows(made.row("Dvořák nai\u0308ve ß ế 姿", gmacs=1.0))))
+    assert r"Dvo\v{r}\'{a}k na\"{\i}ve {\ss} (U+1EBF) (U+59FF)" in text
+
+
 def test_latex_prints_an_interval_as_plus_minus(made):
     even, odd = made.row("a", gmacs=1.0, ap=0.744), made.row("b", gmacs=1.0, ap=0.7, ms={1: 10.0})
     text = to_latex(build_table(made.rows(even, odd)))
