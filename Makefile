@@ -25,7 +25,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 PYTEST := $(BIN)/python -m pytest
 
 quickstart: install
-	$(PP) run suites/quickstart.yaml
+	$(PP) run suites/quickstart.yaml --jobs 2
 
 # From one seed, one after the other; sharpose_tiny starts from vitpose_tiny's trunk. Their record is
 # measured from the very files that are committed. PRECISION=bfloat16 is twice as fast on a CPU that has the
@@ -45,7 +45,7 @@ train-quickstart:
 
 record-quickstart: install
 	rm -rf results/quickstart/records results/quickstart/arrays results/quickstart/passes results/quickstart/runs
-	$(PP) run suites/quickstart.yaml --store results/quickstart --report results
+	$(PP) run suites/quickstart.yaml --jobs 2 --store results/quickstart --report results
 
 .PHONY: lint types test test-slow bench
 lint: $(VENV)/installed-test

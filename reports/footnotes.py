@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.words import counted
-from reports.quantities import main_stat, varies
+from reports.quantities import main_stat, times_images, varies
 from reports.rows import SURE, RowData, plain_text
 
 __all__ = ["general_notes"]
@@ -172,7 +172,7 @@ def _execution(result: Mapping[str, Any]) -> str:
     gpus = machine.get("gpus") or []
     hardware = plain_text(gpus[0]) if on.startswith("cuda") and gpus else plain_text(machine.get("cpu", "unknown CPU"))
     persons = counted(execution.get("batch", "?"), "person")
-    call = persons if execution.get("scope") != "end-to-end" else "one image"
+    call = "one image" if times_images(result) else persons
     threads = settings.get("threads", execution.get("threads"))
     reference = plain_text(result.get("reference", "the first row"))
     inside = plain_text(result.get("inside_timer") or execution.get("scope", "?"))

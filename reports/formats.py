@@ -251,8 +251,8 @@ def escape_latex(text: str) -> str:
 
 def _tex_letter(letter: str) -> str:
     """A letter with an accent as LaTeX makes it of the two, in any font encoding; others as their code point."""
-    base, *accents = unicodedata.normalize("NFD", letter)
-    accent = accents[0] if len(accents) == 1 else ""
+    parts = unicodedata.normalize("NFD", letter)
+    base, accent = parts[0], parts[1:]
     if base.isascii() and base.isalpha() and accent in _TEX_ACCENTS:
         return rf"\{_TEX_ACCENTS[accent]}{{{_TEX_DOTLESS.get(base, base)}}}"
     return f"(U+{ord(letter):04X})"

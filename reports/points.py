@@ -13,7 +13,7 @@ from harness.errors import UserError, unknown_name
 from harness.words import counted
 from reports import quantities as q
 from reports.model import Value
-from reports.published import PublishedAp, published_ap
+from reports.published import PublishedAp
 from reports.rows import RowData, plain_text
 from reports.tables import latency_names
 
@@ -75,7 +75,7 @@ def axis_of(name: str, rows: Sequence[RowData]) -> Axis:
     if name in latency_names(rows):
         batch = int(name.removeprefix("latency_b"))
         call = counted(batch, "person") + (f"; one-stage: {counted(batch, 'image')}" if one_stage else "")
-        if any((row.result(name).get("execution") or {}).get("scope") == "end-to-end" for row in rows):
+        if any(q.times_images(row.result(name)) for row in rows):
             call = "one image, all its persons"
         title = f"latency (ms, median of one call of {call})"
         return Axis(name, lambda row: q.from_latency(row, name, "median"), title, _INTERVAL)
@@ -127,7 +127,7 @@ def points(rows: Sequence[RowData], x: str = "gmacs", y: str = "ap") -> list[Poi
     return [replace(p, label=short.get(id(p.row), p.label)) for p in both]
 
 
-def published_points(rows: Sequence[RowData], x: str = "gmacs", ap_of: PublishedAp = published_ap) -> list[Point]:
+def published_points(rows: Sequence[RowData], x: str, ap_of: PublishedAp) -> list[Point]:
     """The published AP of the rows' networks, as `ap_of` finds it, at our own x."""
     across = axis_of(x, rows)
     found = ((row, across.value(row), ap_of(row)) for row in rows)

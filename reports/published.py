@@ -34,8 +34,6 @@ _DECODERS = {
     "default(quarter)": "quarter", "empirical_shift": "quarter", "none": "argmax", "dark": "dark", "udp": "udp_dark",
     "udp-combined": "udp_combined", "simcc": "simcc",
 }  # fmt: skip
-_SHORT = {"boxes": "boxes differ", "flip": "flip differs"}
-"""first word of why two AP may not be compared -> what a table says of it"""
 
 
 def published_columns(rows: Sequence[RowData]) -> tuple[list[Column], list[list[Value]], str]:
@@ -120,18 +118,22 @@ def published_ap(row: RowData) -> Value | None:
 def comparable_ap(row: RowData, published: Published) -> Value | None:
     """The AP of a published row where it may be compared with that of `row`."""
     ap = float(published["ap"])
-    return None if ap != ap or incomparable(row, published) else Value(value=ap)
+    return None if ap != ap or incomparable(row, published) is not None else Value(value=ap)
 
 
-def incomparable(row: RowData, published: Published) -> str:
-    """Why the AP of the two may not be compared; empty when they may."""
+def incomparable(row: RowData, published: Published) -> Value | None:
+    """What stands in place of a comparison of the two AP, and why; None when they may be compared."""
     other = _other_images(row, published)
     if other:
-        return other
-    if row.paradigm != "one-stage" and bool(row.protocol.get("flip", True)) != _flips(published):
-        return f"flip test: {'yes' if row.protocol.get('flip', True) else 'no'} here, the other way in the source"
+        return Value.missing(other)
+    flip = bool(row.protocol.get("flip", True))
+    if row.paradigm != "one-stage" and flip != _flips(published):
+        reason = f"flip test: {'yes' if flip else 'no'} here, the other way in the source"
+        return Value.missing(reason, "flip differs")
     ours, theirs = kind_of_boxes(q.boxes(row).text), kind_of_boxes(published["boxes"])
-    return f"boxes differ: {ours} here, {theirs} in the source" if ours != theirs else ""
+    if ours != theirs:
+        return Value.missing(f"boxes differ: {ours} here, {theirs} in the source", "boxes differ")
+    return None
 
 
 def _other_images(row: RowData, published: Published) -> str:
@@ -163,7 +165,4 @@ def _difference(row: RowData, published: Published) -> Value:
     ap = q.stat(row, "AP")
     if ap.value is None:
         return Value.missing(ap.reason, ap.text)
-    reason = incomparable(row, published)
-    if reason:
-        return Value.missing(reason, _SHORT.get(reason.partition(" ")[0], "n/a"))
-    return Value(value=ap.value - float(published["ap"]))
+    return incomparable(row, published) or Value(value=ap.value - float(published["ap"]))

@@ -175,6 +175,11 @@ def from_latency(row: RowData, name: str, quantity: str) -> Value:
     return replace(value, note="; ".join(notes))
 
 
+def times_images(latency: Mapping[str, Any]) -> bool:
+    """Whether one call of a latency result is a whole image with all its persons."""
+    return _mapping(latency.get("execution")).get("scope") == "end-to-end"
+
+
 def peak_memory(row: RowData, name: str) -> Value:
     """Megabytes (1e6 bytes) of the weights and of what one call adds."""
     return _beside(row, name, row.result(name).get("peak_memory_mb"), "memory")

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.errors import UserError, told
 from harness.records.store import Record, Store, write_atomically
+from harness.suite.schema import PaperSpec
 from reports.ablation import Ablated, load_ablations, stems
 from reports.formats import escape_markdown, to_csv, to_latex, to_markdown
 from reports.model import Table
@@ -76,8 +77,9 @@ def _files(
     """The content of each file of the report, report.md first."""
     ablations = load_ablations(store, manifest, rows)
     system = load_system(store, manifest)
-    paper = {**_paper_tables(manifest, rows), **system_tables(system)}
-    drawn = {**_draw(rows, manifest), **_draw_system(system)} if figures else {}
+    spec = paper_of(manifest)
+    paper = {**_paper_tables(spec, rows), **system_tables(system)}
+    drawn = {**_draw(rows, manifest, spec), **_draw_system(system)} if figures else {}
     page = _page(rows, manifest, table, [name for name in drawn if name.endswith(".png")], paper, ablations, figures)
     files = {"report.md": page.encode()}
     for stem, shown in [("table", table), *paper.items(), *stems(ablations)]:
@@ -96,13 +98,12 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
         raise UserError(what, where=str(folder), expected="a folder", hint="another one with --out") from None
 
 
-def _paper_tables(manifest: Mapping[str, Any], rows: Sequence[RowData]) -> dict[str, Table]:
+def _paper_tables(spec: PaperSpec | None, rows: Sequence[RowData]) -> dict[str, Table]:
     """By file name: the published table with ours beside it, and the verdicts."""
-    spec = paper_of(manifest)
     return {"paper": paper_table(spec, rows), "verdicts": verdict_table(spec, rows)} if spec else {}
 
 
-def _draw(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> dict[str, bytes]:
+def _draw(rows: Sequence[RowData], manifest: Mapping[str, Any], spec: PaperSpec | None) -> dict[str, bytes]:
     from reports.canvas import save
     from reports.families import families
     from reports.figures import tradeoff
@@ -110,8 +111,7 @@ def _draw(rows: Sequence[RowData], manifest: Mapping[str, Any]) -> dict[str, byt
     from reports.strips import latency_distributions
 
     report = (manifest.get("suite") or {}).get("report") or {}
-    paper = paper_of(manifest)
-    published = paper_ap(paper, rows) if paper else published_ap if report.get("published") else None
+    published = paper_ap(spec, rows) if spec else published_ap if report.get("published") else None
     axes = report.get("axes") or ("gmacs", "ap")
     drawn = {stem: tradeoff(rows, x=x, y=y, published=published) for stem, x, y in figure_axes(rows, axes)}
     drawn |= families(rows)

@@ -206,7 +206,7 @@ def _beside_latency(rows: Sequence[RowData], name: str, batch: str) -> list[_Fil
     """Memory, share of the machine's peak, and energy where a counter was there."""
     results = [row.result(name) for row in rows]
     found = []
-    if any((r.get("execution") or {}).get("scope") == "end-to-end" for r in results):
+    if any(map(q.times_images, results)):
         per_person = f"ms per person (batch {batch})"
         column = Column(f"ms_per_person_b{batch}", per_person, "interval", level=2, spare=True)
         found.append(_Filled(column, partial(q.from_latency, name=name, quantity="ms_per_person")))

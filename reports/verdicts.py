@@ -130,9 +130,9 @@ def _number(quantity: str, row: RowData, published: Published, printed: Value) -
     if own.value is None:
         return Judgement.without(own.text or NOT_MEASURED, own.reason, own, printed)
     is_ap = quantity in _STATS
-    reason = incomparable(row, published) if is_ap else ""
-    if reason:
-        return Judgement.without(NOT_COMPARED, reason, own, printed)
+    apart = incomparable(row, published) if is_ap else None
+    if apart is not None:
+        return Judgement.without(NOT_COMPARED, apart.reason, own, printed)
     assert printed.value is not None
     slack = _AP_UNIT / 2 if is_ap else unit(str(published[f"{quantity}_text"]))
     low, high = (own.value if end is None else end for end in (own.low, own.high))

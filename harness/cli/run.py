@@ -87,6 +87,9 @@ def run(
         str | None,
         typer.Option(help="Ray cluster: HOST:6379, or auto for the one of this machine.", show_default=False),
     ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Processes that measure at a time; they share CPUs, and times are taken alone.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Measure what a suite file asks for and is missing; print the table, write the report.
@@ -102,7 +105,7 @@ def run(
     options = Options(device=device, batch=batch, workers=workers, fail_fast=fail_fast, results=results)
     keep, progress = Store(store), TerminalProgress()
     with graceful():
-        manifest = run_suite(loaded, keep, sources, options, progress, marked, _executor(executor, address))
+        manifest = run_suite(loaded, keep, sources, options, progress, marked, _executor(executor, address, jobs))
     for name in keep.quarantined:
         progress.say(f"damaged file set aside and measured again: {name}")
     rows = load_rows(keep, manifest)
@@ -124,13 +127,19 @@ def run(
         raise MeasurementError(f"{len(failed)} of {len(rows)} cells failed", where=", ".join(failed))
 
 
-def _executor(where: Where, address: str | None) -> Executor:
+def _executor(where: Where, address: str | None, jobs: int) -> Executor:
     if where is Where.ray:
+        if jobs > 1:
+            raise UserError(f"--jobs {jobs} on a cluster", hint="the cluster says how many tasks a node takes")
         from harness.run.cluster import Cluster
 
         return OnEngine(Cluster(address))
     if address is not None:
         raise UserError(f"--address {address} without a cluster", hint="--executor ray")
+    if jobs > 1:
+        from harness.run.processes import Processes
+
+        return OnEngine(Processes(jobs))
     return HERE
 
 

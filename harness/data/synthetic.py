@@ -8,11 +8,15 @@ with them, so that area, box and visibility state what can be seen, and not what
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +58,10 @@ _OCCLUSION = 0.11  # chance of something in front of a person
 _MIN_PIXELS = 150  # a person of whom less is seen is not annotated
 _MIN_JOINTS = 3
 _QUALITY = 90  # of the JPEG files
+_PER_PROCESS = 100  # pictures that are worth a process
+
+_Picture = tuple[dict[str, Any], list[dict[str, Any]]]
+"""a picture's entry among COCO's images, and those of its persons"""
 
 
 @dataclass(frozen=True)
@@ -228,27 +236,46 @@ def _write_images(folder: Path, images: int, seed: int, split: str) -> dict[str,
         "images": [],
         "annotations": [],
     }
-    for position in _progress(images):
-        index = SPLITS.index(split) * _PER_SPLIT + position
-        image, annotations = render(index, seed)
-        name = f"{index + 1:012d}.jpg"
-        if not cv2.imwrite(str(folder / name), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]):
-            raise DataError("the picture could not be written", where=str(folder / name), hint="is the disk full?")
-        height, width = image.shape[:2]
-        made["images"].append({"id": index + 1, "file_name": name, "height": height, "width": width, "license": 0})
-        made["annotations"] += annotations
+    first = SPLITS.index(split) * _PER_SPLIT
+    for picture, persons in _progress(_drawn(folder, range(first, first + images), seed), images):
+        made["images"].append(picture)
+        made["annotations"] += persons
     return made
 
 
-def _progress(images: int, patience_s: float = 2.0) -> Iterator[int]:
-    """Counts to `images`, with a bar on stderr once it has taken longer than `patience_s`."""
+def _drawn(folder: Path, indices: range, seed: int) -> Iterator[_Picture]:
+    """The pictures in their order, drawn by as many processes as there are CPUs where they are many."""
+    draw = partial(_draw, folder, seed)
+    processes = min(os.cpu_count() or 1, len(indices) // _PER_PROCESS)
+    if processes < 2:
+        yield from map(draw, indices)
+        return
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("forkserver")) as pool:
+        try:
+            yield from pool.map(draw, indices, chunksize=8)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _draw(folder: Path, seed: int, index: int) -> _Picture:
+    """Writes picture `index`; its entries among COCO's images and annotations."""
+    image, annotations = render(index, seed)
+    name = f"{index + 1:012d}.jpg"
+    if not cv2.imwrite(str(folder / name), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]):
+        raise DataError("the picture could not be written", where=str(folder / name), hint="is the disk full?")
+    height, width = image.shape[:2]
+    return {"id": index + 1, "file_name": name, "height": height, "width": width, "license": 0}, annotations
+
+
+def _progress(pictures: Iterator[_Picture], total: int, patience_s: float = 2.0) -> Iterator[_Picture]:
+    """`pictures`, with a bar on stderr once they have taken longer than `patience_s`."""
     begun = time.monotonic()
     bar = Progress(console=Console(stderr=True), transient=True)
-    task = bar.add_task("synthetic images", total=images)
+    task = bar.add_task("synthetic images", total=total)
     try:
-        for position in range(images):
-            yield position
-            bar.update(task, completed=position + 1)
+        for picture in pictures:
+            yield picture
+            bar.advance(task)
             if not bar.live.is_started and time.monotonic() - begun > patience_s:
                 bar.start()
     finally:

@@ -77,7 +77,7 @@ def content(
 
 
 def _published(row: RowData) -> dict[str, float]:
-    """The published AP of the same images and kind of boxes, where there is one."""
+    """The published AP of the same images, kind of boxes and flip test, where there is one."""
     found = published_ap(row)
     return {} if found is None or found.value is None else {"published": found.value}
 

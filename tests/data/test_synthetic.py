@@ -45,6 +45,22 @@ def test_a_picture_does_not_depend_on_the_pictures_before_it():
     assert np.array_equal(image, again) and persons == same
 
 
+def test_several_processes_write_the_files_of_one(tmp_path, monkeypatch):
+    synthetic.write(tmp_path / "one", images=20, seed=3)
+    monkeypatch.setattr(synthetic, "_PER_PROCESS", 10)
+    monkeypatch.setattr(synthetic.os, "cpu_count", lambda: 2)
+    synthetic.write(tmp_path / "two", images=20, seed=3)
+    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
+
+
+def test_a_picture_that_a_process_cannot_write_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "_PER_PROCESS", 10)
+    monkeypatch.setattr(synthetic.os, "cpu_count", lambda: 2)
+    with pytest.raises(DataError, match="could not be written") as caught:
+        list(synthetic._drawn(tmp_path / "nowhere", range(20), seed=3))
+    assert caught.value.where.endswith("000000000001.jpg")
+
+
 def test_two_splits_of_one_seed_share_no_picture(tmp_path):
     for split in ("train", "val"):
         synthetic.write(tmp_path, images=3, seed=0, split=split)

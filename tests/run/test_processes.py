@@ -1,0 +1,149 @@
+"""Processes of this machine as the engine of a run: the records of a run in one process, whatever happens to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from harness import stopping
+from harness.cli.main import app
+from harness.data import synthetic
+from harness.errors import NonFiniteOutput, UserError
+from harness.records.parcel import pack
+from harness.records.store import Store
+from harness.run.executors import HERE, Executor, OnEngine
+from harness.run.processes import Processes
+from harness.run.rows import Heard, Options
+from harness.run.run import run_suite
+from harness.suite.schema import load_suite
+from harness.suite.sources import QUICKSTART, Sources
+
+SUITE = """name: small
+data: {name: other, root: people, annotations: annotations/person_keypoints_val2017.json, images: val2017}
+weights: quickstart
+measure: {accuracy: {bootstrap: 10}, cost: true}
+methods:
+  - {variant: simplebaseline_tiny, sweep: {decoder: [argmax, quarter]}}
+  - {variant: sharpose_tiny, sweep: {exit_rate: [0.5, 0.0]}}
+"""
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("people")
+    synthetic.write(root, images=4, seed=3)
+    return root
+
+
+@pytest.fixture
+def said() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def run(tmp_path, people, said) -> Run:
+    """Runs SUITE with the store `name`."""
+
+    def run_it(name: str, executor: Executor, *assignments: str, weights: Any = None, **options: Any) -> dict[str, Any]:
+        path = tmp_path / "suite.yaml"
+        path.write_text(SUITE)
+        suite, marked = load_suite(path, assignments)
+        sources, kept = Sources({"people": people}, weights or {}), Store(tmp_path / name)
+        return run_suite(suite, kept, sources, Options(workers=0, **options), said, marked, executor=executor)
+
+    return run_it
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Watched(Processes):
+    """`meet` is called with the process of each order, as soon as that runs."""
+
+    def __init__(self, count: int, meet: Callable[[int, Any], None]) -> None:
+        super().__init__(count)
+        self._meet = meet
+        self.begun: list[Any] = []
+
+    def start(self, number: int, order: Any, needs: Any) -> None:
+        super().start(number, order, needs)
+        self.begun.append(self._running[-1].process)
+        self._meet(number, self.begun[-1])
+
+
+def test_processes_leave_the_records_of_a_run_in_one_process(run, tmp_path, one_thread):
+    local = run("local", HERE)
+    apart = run("apart", OnEngine(Processes(2)))
+    assert [row["records"] for row in apart["rows"]] == [row["records"] for row in local["rows"]]
+    assert not any(row["reasons"] for row in apart["rows"]) and apart["effects"] == local["effects"] is not None
+    arrays = [{n: d for n, d in pack(tmp_path / s).items() if n.endswith(".npz")} for s in ("local", "apart")]
+    assert arrays[0] == arrays[1] and len(arrays[0]) > 3
+
+
+def test_times_are_taken_with_all_threads(run, tmp_path):
+    manifest = run("apart", OnEngine(Processes(2)), "measure.latency={rounds: 3, seconds: 1}")
+    found = Store(tmp_path / "apart").by_id("latency", manifest["rows"][0]["records"]["latency_b1"])
+    assert found is not None and found.result["settings"]["threads"] == torch.get_num_threads()
+
+
+def test_a_process_that_is_killed_costs_only_time(run, said):
+    engine = Watched(2, lambda number, process: process.kill() if number == 2 else None)
+    manifest = run("apart", OnEngine(engine))
+    assert not any(row["reasons"] for row in manifest["rows"])
+    assert [line for line in said.lines if "SIGKILL); once more" in line]
+
+
+def test_what_a_process_raises_is_raised_here_and_none_stays(run, tmp_path):
+    state = load_file(QUICKSTART / "simplebaseline_tiny.safetensors")
+    state["final_layer.bias"].fill_(torch.nan)
+    wrong = tmp_path / "nan.safetensors"
+    save_file(state, wrong)
+    engine = Watched(2, lambda number, process: None)
+    with pytest.raises(NonFiniteOutput, match="image"):
+        run("apart", OnEngine(engine), weights={"simplebaseline_tiny": wrong}, fail_fast=True)
+    assert engine.begun and not any(process.is_alive() for process in engine.begun)
+
+
+def test_a_run_that_is_asked_to_stop_ends_its_processes_and_the_next_one_does_the_rest(run):
+    def ask(number: int, process: Any) -> None:
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    engine = Watched(1, ask)
+    with pytest.raises(stopping.Stopped), stopping.graceful():
+        run("apart", OnEngine(engine))
+    assert not any(process.is_alive() for process in engine.begun)
+    rest = Watched(1, lambda number, process: None)
+    manifest = run("apart", OnEngine(rest))
+    assert not any(row["reasons"] for row in manifest["rows"])
+    assert 0 < len(rest.begun) < 1 + len(engine.begun)
+
+
+def test_ctrl_c_is_a_matter_of_the_process_that_gave_the_orders(run):
+    def interrupt(number: int, process: Any) -> None:
+        threading.Thread(target=lambda: (time.sleep(0.3), os.kill(process.pid, signal.SIGINT)), daemon=True).start()
+
+    manifest = run("apart", OnEngine(Watched(2, interrupt)))
+    assert not any(row["reasons"] for row in manifest["rows"])
+
+
+def test_a_cluster_has_no_number_of_jobs(tmp_path):
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    with pytest.raises(UserError, match="--jobs 2 on a cluster"):
+        app(["run", str(tmp_path / "suite.yaml"), "--executor", "ray", "--jobs", "2"], standalone_mode=False)
