@@ -341,7 +341,7 @@ _LARGE = replace(
     source="AnxQ/sharpose@89ffc1b, config of base 384x288",
 )
 _QUICK = Recipe(
-    epochs=40,
+    epochs=28,
     target=replace(_TARGET, sigma=1.5),
     augmentation=Augmentation(**shared.LIGHT),
     trunk="vitpose",

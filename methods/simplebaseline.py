@@ -79,7 +79,7 @@ def _build(depth: int, **options: Any) -> nn.Module:
 
 def _build_tiny(**options: Any) -> nn.Module:
     # three stages: at 128x96 a fourth would leave 4x3 positions, from which seventeen places are hard to tell
-    return SimpleBaseline(BasicBlock, (1, 1, 1), widths=(32, 64, 128), deconvs=(64, 64), **options)
+    return SimpleBaseline(BasicBlock, (1, 2, 2), widths=(32, 64, 128), deconvs=(64, 64), **options)
 
 
 # mmpose trains on RGB images, the official code on BGR ones (see _PROTOCOL)
@@ -169,7 +169,7 @@ _QUICK = Recipe(
     differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
 )
 # small batches: at this length, the number of steps counts for more than the noise of each
-_TINY_QUICK = replace(_QUICK, epochs=45, batch=16, lr=1e-3, target=TargetSpec("unbiased", 1.5, 4))
+_TINY_QUICK = replace(_QUICK, epochs=20, batch=16, lr=3e-3, warmup_steps=200, target=TargetSpec("unbiased", 1.5, 4))
 
 _STYLE = Knob("style", "build", "pytorch", "which convolution of a bottleneck has the stride", ("pytorch", "caffe"))
 _LOSS = Knob(

@@ -304,7 +304,14 @@ VARIANTS = (
         layouts=(_official(_SRPOSE, _RESNET),),
         recipes={
             # small batches: at this length, the number of steps counts for more than the noise of each
-            "quick": replace(_QUICK, epochs=40, batch=16, lr=1e-3, target=TargetSpec("unbiased", sigma=3.0, stride=2)),
+            "quick": replace(
+                _QUICK,
+                epochs=20,
+                batch=16,
+                lr=3e-3,
+                warmup_steps=200,
+                target=TargetSpec("unbiased", sigma=3.0, stride=2),
+            ),
             "official": replace(_OFFICIAL, target=TargetSpec("msra", sigma=4.0, stride=2)),
         },
         note="small enough to train on a CPU in minutes, heatmaps half as large as the input; not a published network",
