@@ -94,7 +94,8 @@ def run(
 ) -> None:
     """Measure what a suite file asks for and is missing; print the table, write the report.
 
-    SIGTERM and Ctrl-C keep what is done, up to the last batch (exit 143, 130); a second Ctrl-C stops at once.
+    SIGTERM and Ctrl-C keep what is done, up to the last batch, or with --jobs and Ray the last task that ended
+    (exit 143, 130); a second Ctrl-C stops at once.
     Exit 2 when a cell failed; its row says why, and all others are there.
     """
     from reports.report import ablation_tables, system_tables_of, table_of, verdict_tables, write_report
