@@ -306,7 +306,7 @@ VARIANTS = (
             # small batches: at this length, the number of steps counts for more than the noise of each
             "quick": replace(
                 _QUICK,
-                epochs=20,
+                epochs=14,
                 batch=16,
                 lr=3e-3,
                 warmup_steps=200,
