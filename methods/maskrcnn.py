@@ -257,7 +257,7 @@ _LOSS = (
 )
 
 
-def _official(batch: int, source: str) -> Recipe:
+def _official(batch: int, source: str, *differs: str) -> Recipe:
     """detectron2's 3x schedule: 270,000 steps of 16 images, and for another batch as many images at a rate in
     proportion. The 1,000 steps of warm-up stay."""
     return Recipe(
@@ -276,11 +276,16 @@ def _official(batch: int, source: str) -> Recipe:
         groups=_groups,
         trunk="msra",
         source=source,
+        differs=("images of a step are not chosen by aspect ratio, as detectron2's loader does", *differs),
     )
 
 
 _OFFICIAL = _official(16, "facebookresearch/detectron2@55c0078, COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x")
-_REFINED_OFFICIAL = _official(2, "lingl-space/maskrcnn_keypoint_refined@03b89d8, README: one GPU, 2 images a step")
+_REFINED_OFFICIAL = _official(
+    2,
+    "lingl-space/maskrcnn_keypoint_refined@03b89d8, README: one GPU, 2 images a step",
+    "the ring around a region depends on its own image alone, in the published code on all of a step",
+)
 _QUICK = Recipe(
     epochs=20,
     batch=8,

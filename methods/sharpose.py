@@ -315,8 +315,23 @@ _LAYOUTS = (
 _PROTOCOL = PoseProtocol(**shared.PROTOCOL)
 
 _TARGET = TargetSpec("udp", sigma=2.0, stride=4)
+
+
+def _quality_from(start: int) -> dict[str, Any]:
+    """What a recipe says of the loss of quality, which is the network's own: its knob is `quality_start`."""
+    both = f"{shared.LOSS}, coarse + fine"
+    quality = f"{_QUALITY_WEIGHT} x squared error of the quality against the OKS of the coarse poses"
+    return {
+        "loss": f"{both}; after epoch {start} + {quality}, until then 0 (not absent, so that weight decay goes on)",
+        "differs": (
+            f"'after epoch {start}' counts epochs from 0: of mmpose's versions some pass a number that is one higher",
+        ),
+    }
+
+
 _OFFICIAL = Recipe(
     batch=256,
+    **_quality_from(180),
     target=_TARGET,
     augmentation=Augmentation(
         dialect="mmpose0", scale=0.5, rotation=40.0, shift=0.16, shift_prob=0.3, fresh_shift=True
@@ -330,6 +345,7 @@ _SMALL = replace(
     _OFFICIAL,
     epochs=250,
     batch=512,
+    **_quality_from(210),
     groups=partial(shared.layer_decay_groups, rate=0.80),
     source="AnxQ/sharpose@89ffc1b, config of small 256x192 (4 GPUs x 128; its file name says 210 epochs, it sets 250)",
 )

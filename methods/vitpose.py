@@ -222,6 +222,7 @@ _TARGET = TargetSpec("udp", sigma=2.0, stride=4)
 _OFFICIAL = Recipe(
     batch=512,
     clip_norm=1.0,
+    loss=shared.LOSS,
     target=_TARGET,
     augmentation=Augmentation(dialect="mmpose0", scale=0.5, rotation=40.0, shift=0.2, shift_prob=0.3),
     source="ViTAE-Transformer/ViTPose@c050ed2, configs/body/2d_kpt_sview_rgb_img/topdown_heatmap/coco/ViTPose_*",

@@ -32,6 +32,9 @@ def show(variant: Variant, name: str, settings: Settings, as_json: bool) -> None
         "build": settings.build,
         "input": {field: protocol[field] for field in _PROTOCOL if field in protocol},
     }
+    if variant.paradigm == "one-stage":
+        plain.pop("target")  # heatmaps of regions are a matter of the network
+    plain.pop("betas" if settings.recipe.optimiser == "sgd" else "momentum")
     groups = parameter_groups(variant, settings)
     if as_json:
         print(json.dumps({**plain, "parameter_groups": groups}, indent=2))
@@ -45,7 +48,8 @@ def show(variant: Variant, name: str, settings: Settings, as_json: bool) -> None
 
 
 def parameter_groups(variant: Variant, settings: Settings) -> list[dict[str, Any]]:
-    """Learning rate, weight decay, tensors and parameters of each optimiser group, by a network without memory."""
+    """Learning rate, weight decay, tensors (with their names) and parameters of each optimiser group, by a network
+    without memory."""
     import torch
 
     from harness.train.optimiser import optimiser
@@ -55,12 +59,14 @@ def parameter_groups(variant: Variant, settings: Settings) -> list[dict[str, Any
         network: Any = variant.build(
             num_joints=17, input_size=settings.input_size or variant.input_size, **settings.build
         )
+    names = {parameter: name for name, parameter in network.named_parameters()}
     return [
         {
             "lr": group["lr"],
             "weight_decay": group["weight_decay"],
             "tensors": len(group["params"]),
             "parameters": sum(p.numel() for p in group["params"]),
+            "names": [names[p] for p in group["params"]],
         }
         for group in optimiser(network, settings.recipe).param_groups
     ]

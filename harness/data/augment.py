@@ -52,15 +52,19 @@ def draw(
 ) -> Draw:
     """One augmented crop of the person with `box` (4,) x y w h and `keypoints` (K, 3) x y visibility, in pixels.
 
-    Order of the draws: half-body, scale, rotation, flip in the hrnet dialect; flip, half-body, shift, scale, rotation
-    in the mmpose ones. The rotation's sign does not follow the flip.
+    Order of the draws: half-body, scale, rotation, flip in the hrnet dialect; flip, shift, half-body, scale, rotation
+    in mmpose0, where a half-body crop thus takes no notice of the shift; flip, half-body, shift, scale, rotation in
+    mmpose1. The rotation's sign does not follow the flip.
     """
     a, late_flip = augmentation, augmentation.dialect == "hrnet"
     flip = False if late_flip else bool(rng.random() < a.flip)
     center, extent = box[:2] + box[2:] / 2, box[2:] * padding
+    if a.dialect == "mmpose0":
+        center = center + _fresh_shift(rng, a, extent, input_size)
     if (keypoints[:, 2] > 0).sum() > a.half_body_min_joints and rng.random() < a.half_body:
         center, extent = _half_body(rng, keypoints, a, skeleton) or (center, extent)
-    center = center + _fresh_shift(rng, a, extent, input_size)
+    if a.dialect == "mmpose1":
+        center = center + _fresh_shift(rng, a, extent, input_size)
     extent = extent * _scale(rng, a)
     rotation = _rotation(rng, a)
     if late_flip:

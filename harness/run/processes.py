@@ -55,7 +55,7 @@ class Processes:
         cpus = torch.get_num_threads()
         order = replace(order, cpus=cpus if needs.alone else max(1, cpus // self._count))
         answer, end = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_carry_out, args=(pickle.dumps(order), end), daemon=True)
+        process = self._context.Process(target=_carry_out, args=(pickle.dumps(order), end))
         process.start()
         end.close()
         self._running.append(_Running(number, process, answer))
@@ -88,7 +88,7 @@ def _answer(ended: _Running) -> Outcome | Lost | Exception:
     """What a process has sent; Lost for one that died before."""
     try:
         found: Outcome | Exception = pickle.loads(ended.answer.recv_bytes())
-    except EOFError:
+    except (EOFError, OSError):  # before it answered, or in the middle of its answer
         ended.process.join()
         code = ended.process.exitcode or 0
         return Lost(signal.Signals(-code).name if code < 0 else f"exit code {code}")

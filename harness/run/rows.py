@@ -45,7 +45,8 @@ class Heard(Progress):
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: it moves no number but milliseconds. `results`: folder for COCO result files, one for each row."""
+    """How to run: it moves numbers by rounding at most, and milliseconds. `results`: folder for COCO result files, one
+    for each row."""
 
     device: str = "cpu"
     batch: int = 16

@@ -1,7 +1,8 @@
 """Training inside a suite: each distinct network, recipe, data set and seed is trained once and kept in the store.
 
 STORE/trained/ID/ holds VARIANT.safetensors (written last: its presence means that the training is finished), the log,
-and while a training is under way its newest states, from which it goes on after a kill.
+and while a training is under way its newest states, from which it goes on after a kill. In a process or on a node of
+its own (--jobs, Ray) the states are in that worker's store: what is lost there begins anew.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from harness.run.rows import code_of
 from harness.suite.schema import Cell, TrainSpec
 from harness.suite.sources import Sources
 from harness.train.checkpoints import open_variant
-from harness.train.recipes import Recipe, describe, with_epochs
+from harness.train.recipes import Recipe, determined, with_epochs
 from harness.train.settings import with_fields
 
 __all__ = ["Training"]
@@ -57,7 +58,7 @@ class Training:
             **cell.network_key(),
             "joints": dataset.skeleton.num_joints,
             "seed": cell.seed,
-            "recipe": describe(recipe) if spec.epochs != 0 else None,
+            "recipe": determined(recipe) if spec.epochs != 0 else None,
             "start": provenance.file_sha256(start) if start else None,
             "precision": spec.precision,
             "data": dataset.fingerprint,

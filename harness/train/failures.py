@@ -35,7 +35,9 @@ class Watch:
             self.first.append(loss)
             return ""
         usual = sum(self.first) / _FIRST
-        return f"the loss is {loss / usual:.0f} times that of the first steps" if loss > EXPLODED * usual else ""
+        if not usual or loss <= EXPLODED * usual:
+            return ""
+        return f"the loss is {loss / usual:.0f} times that of the first steps"
 
 
 def diverged(
@@ -89,8 +91,9 @@ def _some(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def explained(where: str, samples: int) -> Iterator[None]:
-    """Memory and disk that do not suffice, as errors that say what to do. `samples`: handled at once by a process."""
+def explained(where: str, samples: int, pieces: int = 1) -> Iterator[None]:
+    """Memory and disk that do not suffice, as errors that say what to do. `samples`: handled at once by a process, in
+    so many `pieces` of its share."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -99,7 +102,8 @@ def explained(where: str, samples: int) -> Iterator[None]:
         raise UserError(
             f"a batch of {samples} does not fit into memory ({_line(error)})",
             where=where,
-            hint="--accumulate 2 (4, 8 ...) computes it in as many pieces, one after the other; the total batch stays",
+            hint=f"--accumulate {2 * pieces} or more computes it in as many pieces, one after the other; "
+            "the total batch stays",
         ) from error
     except OSError as error:
         if error.errno not in _DISK_FULL:

@@ -1,7 +1,7 @@
 """The training loop that every method uses: one seeded stream of batches, an exact resume, a log, weights files.
 
-The gradient of a step is that of the mean loss over all its samples, however they are divided among processes and
-pieces.
+The gradient of a step is that of the mean loss over all its samples, however they are divided among processes, and
+among pieces for losses that are means over samples.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from harness import stopping
+from harness import provenance, stopping
 from harness.data.coco import Dataset
 from harness.errors import HarnessError
 from harness.method import Variant
@@ -26,7 +26,7 @@ from harness.train.log import LOG_STEPS, Clock, Log
 from harness.train.network import Losses, check, placed, threads
 from harness.train.optimiser import Update
 from harness.train.outputs import Outputs
-from harness.train.recipes import Progress, Recipe, describe
+from harness.train.recipes import Progress, Recipe, determined
 from harness.train.stream import Order, Piece, Place, loader, torch_seed, training_data
 
 __all__ = ["Options", "Precision", "TrainResult", "train"]
@@ -38,10 +38,12 @@ _FORMATS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 @dataclass(frozen=True)
 class Options:
-    """How a run is done; but for `precision` it moves the weights by rounding only.
+    """How a run is done. On a network without batch norms and random layers all but `precision` moves the weights by
+    rounding only; statistics and draws are those of a piece.
 
     `precision` is that of the forward pass under autocast, weights stay float32. `accumulate`: each process computes
-    its share of a batch in so many pieces. `sync_norms`: batch norms take their statistics over all processes.
+    its share of a batch in so many pieces; a loss over a count of something else than samples (`Progress.pooled`) then
+    divides by that of the piece. `sync_norms`: batch norms take their statistics over all processes.
     `validate(network)` gives scores every `validate_every` epochs and after the last one. A state is saved every
     `save_every` steps (default: once an epoch), and when the run has lasted `stop_after` seconds, which ends the call.
     `resume` goes on from the newest state; without it there is a clean start.
@@ -103,7 +105,7 @@ def train(
     """
     check(predictor, variant, recipe)
     run = _Run(predictor, variant, recipe, dataset, Path(out), seed, build or {}, metadata or {}, options)
-    with failures.explained(variant.name, max(1, recipe.batch // run.processes.count // options.accumulate)):
+    with failures.explained(variant.name, _at_once(recipe, run), options.accumulate):
         first = run.start(options.resume)
         with threads(options.workers, run.processes.device):
             return run.go(first)
@@ -142,7 +144,8 @@ class _Run:
         self.log = Log(out, active=self.processes.first)
         identity = {
             "variant": variant.name,
-            "recipe": describe(recipe),
+            "recipe": determined(recipe),
+            "init": facts.get("init", ""),
             "seed": seed,
             "precision": options.precision,
             "input_size": list(network.input_size),
@@ -150,15 +153,15 @@ class _Run:
             "data": dataset.fingerprint,
             self.data.noun: len(self.data),
         }
-        self.outputs = Outputs(out, variant.name, identity, facts)
+        self.outputs = Outputs(out, variant.name, identity, {**facts, **_circumstances(self.processes, options)})
 
     def start(self, resume: bool) -> int:
         """The step to begin with: that of the newest state, or 0 with a clean folder."""
         found = self.outputs.load() if resume else None
         first = 0 if found is None else int(found["step"])
         self.processes.agree(first, "the state to go on from", "OUT has to be a folder that all processes see")
-        if self.processes.first and not resume:
-            state.clear(self.outputs.states)
+        if self.processes.first:
+            (state.tidy if resume else state.clear)(self.outputs.states)
         if found is not None:
             self.network.load_state_dict(found["network"])
             self.update.load_state_dict(found["update"])
@@ -267,6 +270,18 @@ class _Run:
         if self.processes.count == 1:
             return own
         return bool(self.processes.sum(torch.tensor(float(own), device=self.processes.device)) > 0)
+
+
+def _at_once(recipe: Recipe, run: _Run) -> int:
+    """Samples that a process handles at once."""
+    return max(1, recipe.batch // run.processes.count // run.options.accumulate)
+
+
+def _circumstances(started: processes.Alone, options: Options) -> dict[str, Any]:
+    """What a run was done with, for the weights file."""
+    how = {"device": str(started.device), "processes": started.count}
+    how |= {"accumulate": options.accumulate, "sync_norms": options.sync_norms}
+    return {**how, "revision": provenance.revision(), "versions": provenance.versions()}
 
 
 def _text(scores: Mapping[str, float]) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "TargetSpec",
     "TrainBatch",
     "describe",
+    "determined",
     "with_epochs",
 ]
 
@@ -95,7 +96,8 @@ class Augmentation:
     """Augmentation of one training sample; `dialect` names whose order and draws are followed.
 
     `hrnet`: scale and rotation are drawn, then flip; clipped normal draws. `mmpose0`: flip, half-body, scale and
-    rotation; centre jitter frozen per run. `mmpose1`: truncated-normal draws, jitter fresh each time.
+    rotation; centre jitter frozen per run, or with `fresh_shift` before the half-body crop. `mmpose1`: truncated-normal
+    draws, jitter fresh each time.
 
     `scale` and `rotation` (degrees) are the factors of the draws: a normal draw times the factor, clipped at one
     (scale) or two (rotation) factors; in `mmpose1` a normal draw truncated to -1..1, times the factor. Half-body
@@ -172,6 +174,11 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     plain = dataclasses.asdict(dataclasses.replace(recipe, groups=None))
     plain["groups"] = _name(recipe.groups) if recipe.groups else None
     return _listed(plain)
+
+
+def determined(recipe: Recipe) -> dict[str, Any]:
+    """What of `describe` determines the weights: not the words about loss, source and departures."""
+    return {name: value for name, value in describe(recipe).items() if name not in ("loss", "source", "differs")}
 
 
 def _listed(plain: Any) -> Any:

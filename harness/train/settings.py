@@ -49,6 +49,8 @@ def settled(variant: Variant, recipe: Recipe, assignments: Sequence[str]) -> Set
             size = _size(text, where)
         else:
             recipe = _changed(recipe, name.removeprefix("recipe."), value, where, [*knobs, "input_size"])
+    other = [f"{n} {build[n]} in place of {knob.default}" for n, knob in knobs.items() if build[n] != knob.default]
+    recipe = dataclasses.replace(recipe, differs=(*recipe.differs, *other))
     check_parts(variant, recipe, build, variant.protocol.codec, "--set")
     return Settings(recipe, build, size)
 
@@ -87,7 +89,9 @@ def _changed(recipe: Recipe, path: str, value: Any, where: str, knobs: Sequence[
         what, hint = unknown_name("knob or field of the recipe", path, [*fields, *knobs])
         raise SuiteError(what, where=where, hint=hint)
     if holder is recipe and name == "input_size":
-        return dataclasses.replace(recipe, input_size=_size(str(value), where))
+        size = _size(str(value), where)
+        note = f"input size {size[0]}x{size[1]}, everything else as for the recipe's own"
+        return dataclasses.replace(recipe, input_size=size, differs=(*recipe.differs, note))
     checked = _checked(type(holder), name, value, where)
     if holder is recipe and name == "epochs":
         return with_epochs(recipe, checked)

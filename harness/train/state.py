@@ -11,7 +11,7 @@ import torch
 from harness.errors import DataError, UserError
 from harness.records.files import writing
 
-__all__ = ["clear", "load", "save"]
+__all__ = ["clear", "load", "save", "tidy"]
 
 _KEPT = 2
 
@@ -25,7 +25,9 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     path = folder / f"state-{step:09d}.pt"
     with writing(path) as stream:
         _write(stream, {**state, "step": step})
-    for old in _files(folder)[_KEPT:]:
+    files = _files(folder)
+    later = [file for file in files if file > path]  # damaged ones, passed over by `load`
+    for old in [*later, *files[len(later) + _KEPT :]]:
         old.unlink(missing_ok=True)  # another process may be at the same training
     return path
 
@@ -52,7 +54,14 @@ def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def clear(folder: Path) -> None:
     """Remove the states of `folder`, those that a kill left half-written included."""
-    for path in [*_files(folder), *folder.glob(".state-*.tmp")]:
+    for path in _files(folder):
+        path.unlink(missing_ok=True)
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a kill left half-written: for a large network gigabytes each time."""
+    for path in folder.glob(".state-*.tmp"):
         path.unlink(missing_ok=True)
 
 
@@ -70,11 +79,20 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _check(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    differing = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+    there, now = _flat(found), _flat(wanted)
+    differing = [key for key in {**there, **now} if there.get(key) != now.get(key)]
     if differing:
-        text = "; ".join(f"{key}: {found.get(key)} there, {wanted.get(key)} now" for key in differing)
+        text = "; ".join(f"{key}: {there.get(key)} there, {now.get(key)} now" for key in differing)
         raise UserError(
             f"the state belongs to another run ({text})",
             where=str(path),
             hint="give another --out, or start anew with --no-resume",
         )
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`recipe.target.sigma` for what is nested."""
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found

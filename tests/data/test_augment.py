@@ -174,6 +174,16 @@ def test_the_later_mmpose0_jitter_is_fresh_and_relative_to_the_crop():
     np.testing.assert_allclose(frozen_shift(np.random.default_rng(0), BOX, a), BOX)
 
 
+@pytest.mark.parametrize(("dialect", "displaced"), [("mmpose0", 0.0), ("mmpose1", 1.0)])
+def test_a_half_body_crop_takes_no_notice_of_the_shift_that_mmpose0_draws_before_it(dialect, displaced):
+    keypoints = person()
+    still_there = draws(still(dialect, half_body=1.0), keypoints)
+    centers = {tuple(np.round(d.center, 3)) for d in still_there}  # of the upper and of the lower body
+    shifted = draws(still(dialect, half_body=1.0, shift=0.16, shift_prob=1.0, fresh_shift=True), keypoints)
+    share = np.mean([tuple(np.round(d.center, 3)) not in centers for d in shifted])
+    assert len(centers) == 2 and share == displaced
+
+
 def test_hrnet_with_a_centre_jitter_is_refused():
     with pytest.raises(UserError, match="no centre jitter"):
         Augmentation("hrnet", shift=0.2)

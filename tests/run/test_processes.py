@@ -55,12 +55,14 @@ def said() -> Heard:
 def run(tmp_path, people, said) -> Run:
     """Runs SUITE with the store `name`."""
 
-    def run_it(name: str, executor: Executor, *assignments: str, weights: Any = None, **options: Any) -> dict[str, Any]:
+    def run_it(
+        name: str, executor: Executor, *assignments: str, suite: str = SUITE, weights: Any = None, **options: Any
+    ) -> dict[str, Any]:
         path = tmp_path / "suite.yaml"
-        path.write_text(SUITE)
-        suite, marked = load_suite(path, assignments)
+        path.write_text(suite)
+        loaded, marked = load_suite(path, assignments)
         sources, kept = Sources({"people": people}, weights or {}), Store(tmp_path / name)
-        return run_suite(suite, kept, sources, Options(workers=0, **options), said, marked, executor=executor)
+        return run_suite(loaded, kept, sources, Options(**{"workers": 0, **options}), said, marked, executor=executor)
 
     return run_it
 
@@ -107,6 +109,16 @@ def test_a_process_that_is_killed_costs_only_time(run, said):
     manifest = run("apart", OnEngine(engine))
     assert not any(row["reasons"] for row in manifest["rows"])
     assert [line for line in said.lines if "SIGKILL); once more" in line]
+
+
+def test_a_training_has_processes_of_its_own_that_load_its_data(run, tmp_path, people):
+    text = SUITE.split("methods:")[0].replace("weights: quickstart\n", "") + (
+        "train: {recipe: quick, epochs: 1, limit: 4, data: {root: people, annotations:"
+        " annotations/person_keypoints_val2017.json, images: val2017}}\n"
+        "methods:\n  - {variant: simplebaseline_tiny}\n"
+    )
+    manifest = run("apart", OnEngine(Processes(2)), suite=text, workers=1)
+    assert not manifest["rows"][0]["reasons"] and manifest["rows"][0]["records"].keys() == {"accuracy", "cost"}
 
 
 def test_what_a_process_raises_is_raised_here_and_none_stays(run, tmp_path):

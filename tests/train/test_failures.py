@@ -24,6 +24,11 @@ def test_a_loss_far_above_those_of_an_untrained_network_is_a_fault():
     assert "101 times" in Watch(watch.first).fault(101.0)  # a resumed run knows the first losses
 
 
+def test_losses_of_zero_at_the_start_explode_into_nothing():
+    watch = Watch()
+    assert not any(watch.fault(loss) for loss in [*[0.0] * 10, 1.0])
+
+
 def test_the_first_losses_may_be_large():
     watch = Watch()
     assert all(watch.fault(loss) == "" for loss in (1e6, 1.0, 1e-3, 1e5))

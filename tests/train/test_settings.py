@@ -18,7 +18,11 @@ def test_knobs_go_to_the_network_and_fields_to_the_recipe():
     assert build == {"head": "bilinear", "loss": "rce_soft"} and size is None
     assert (recipe.epochs, recipe.milestones, recipe.lr) == (14, (9, 12), 2e-3)
     assert (recipe.target.sigma, recipe.augmentation.rotation) == (3.0, 30.0)
-    assert recipe.differs[-2:] == ("target.sigma 3.0 in place of 2.0", "augmentation.rotation 30.0 in place of 40.0")
+    assert recipe.differs[-3:] == (
+        "target.sigma 3.0 in place of 2.0",
+        "augmentation.rotation 30.0 in place of 40.0",
+        "head bilinear in place of project_shuffle",
+    )
 
 
 def test_another_input_size_is_the_networks_and_the_recipe_stays_for_its_own():

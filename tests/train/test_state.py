@@ -52,3 +52,16 @@ def test_clearing_removes_states_and_half_written_ones_only(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     state.clear(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_damaged_state_does_not_take_a_place_for_long(tmp_path):
+    save(tmp_path, 5)
+    save(tmp_path, 10).write_bytes(b"cut")
+    save(tmp_path, 6)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state-000000005.pt", "state-000000006.pt"]
+
+
+def test_what_differs_is_named_field_by_field(tmp_path):
+    state.save(tmp_path, 5, {"identity": {"recipe": {"lr": 0.1, "target": {"sigma": 2}}}})
+    with pytest.raises(UserError, match=r"another run \(recipe.target.sigma: 2 there, 3 now\)"):
+        state.load(tmp_path, {"recipe": {"lr": 0.1, "target": {"sigma": 3}}})
