@@ -26,7 +26,7 @@ from harness.train.log import LOG_STEPS, Clock, Log
 from harness.train.network import Losses, check, placed, threads
 from harness.train.optimiser import Update
 from harness.train.outputs import Outputs
-from harness.train.recipes import Progress, Recipe, determined
+from harness.train.recipes import Progress, Recipe, describe, determined
 from harness.train.stream import Order, Piece, Place, loader, torch_seed, training_data
 
 __all__ = ["Options", "Precision", "TrainResult", "train"]
@@ -153,7 +153,12 @@ class _Run:
             "data": dataset.fingerprint,
             self.data.noun: len(self.data),
         }
-        self.outputs = Outputs(out, variant.name, identity, {**facts, **_circumstances(self.processes, options)})
+        self.outputs = Outputs(
+            out,
+            variant.name,
+            identity,
+            {**facts, "recipe": describe(recipe), **_circumstances(self.processes, options)},
+        )
 
     def start(self, resume: bool) -> int:
         """The step to begin with: that of the newest state, or 0 with a clean folder."""

@@ -168,7 +168,23 @@ def test_the_weights_file_says_what_made_it(dataset, tmp_path):
         facts = file.metadata()
     assert (facts["variant"], facts["seed"], facts["steps"]) == ("toy", "5", "12")
     assert facts["data"] == dataset.fingerprint and facts["command"] == "paretopose train toy"
-    assert json.loads(facts["recipe"])["epochs"] == 4
+    assert json.loads(facts["recipe"])["epochs"] == 4 and "source" in json.loads(facts["recipe"])
+    assert facts["revision"] and torch.__version__.startswith(json.loads(facts["versions"])["torch"])
+    assert (facts["device"], facts["processes"], facts["accumulate"]) == ("cpu", "1", "1")
+
+
+def test_a_state_of_a_run_from_other_weights_is_refused(dataset, tmp_path):
+    run(dataset, tmp_path, metadata={"init": "trunk.pth sha256:12"})
+    with pytest.raises(UserError, match=r"init: trunk\.pth sha256:12 there, random weights of seed 0 now"):
+        run(dataset, tmp_path, metadata={"init": "random weights of seed 0"})
+
+
+def test_what_a_kill_left_half_written_goes_when_the_run_goes_on(dataset, tmp_path):
+    run(dataset, tmp_path)
+    cut = tmp_path / "state" / ".state-000000099.pt.abc.tmp"
+    cut.write_bytes(b"x")
+    run(dataset, tmp_path)
+    assert not cut.exists()
 
 
 def test_a_bfloat16_forward_learns_with_float32_weights(dataset, tmp_path):

@@ -57,6 +57,12 @@ def test_attention_and_its_module_equal_the_published_ones(golden, golden_tools,
         assert np.abs(ours.numpy() - stored[name]).max() <= 1e-4 * np.abs(stored[name]).max()
 
 
+def test_without_regions_every_parameter_has_a_gradient_of_zero():
+    module = GCM(16)
+    module(torch.zeros(0, 16, 14, 14)).sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in module.parameters())
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_an_empty_batch_of_regions_passes(training):
     for gcm in ("none", "first", "both"):
