@@ -17,7 +17,7 @@ from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trac
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts.heads import final_layer, final_layer_macs
 from methods.parts.hrnet import HRNet, HRNetShape
-from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, as_heatmaps, heatmap_loss, start_from_prior
+from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, SQUARED_ERROR, as_heatmaps, heatmap_loss, start_from_prior
 from methods.parts.names import renamed
 
 __all__ = ["VARIANTS", "HRNetPose"]
@@ -103,7 +103,7 @@ _OFFICIAL = Recipe(
     milestones=(170, 200),
     target=TargetSpec("msra", 2.0, 4),
     augmentation=Augmentation(scale=0.35, rotation=45.0, half_body=0.3),
-    loss="0.5 x squared error, mean over persons, joints and pixels of the heatmaps; joints without label count as 0",
+    loss=f"0.5 x {SQUARED_ERROR}",
     trunk="imagenet",
     source="leoxiaobin/deep-high-resolution-net.pytorch@6f69e46, experiments/coco/hrnet",
     differs=(

@@ -26,7 +26,7 @@ from methods.parts import vit, vit_names
 from methods.parts import vit_recipe as shared
 from methods.parts.early_exit import Part, merged, some
 from methods.parts.input_checks import check_images, check_multiple
-from methods.parts.losses import mse
+from methods.parts.losses import SQUARED_ERROR, mse
 from methods.parts.oks_target import biased_oks, biased_pck, peaks, quality_error
 from methods.parts.sharpose import CoarseStage, TokenHead, TrunkSize, TwoStageTrunk
 from methods.parts.sharpose_cost import TwoStageCost
@@ -319,7 +319,7 @@ _TARGET = TargetSpec("udp", sigma=2.0, stride=4)
 
 def _quality_from(start: int) -> dict[str, Any]:
     """What a recipe says of the loss of quality, which is the network's own: its knob is `quality_start`."""
-    both = f"{shared.LOSS}, coarse + fine"
+    both = f"{SQUARED_ERROR}, coarse + fine"
     quality = f"{_QUALITY_WEIGHT} x squared error of the quality against the OKS of the coarse poses"
     return {
         "loss": f"{both}; after epoch {start} + {quality}, until then 0 (not absent, so that weight decay goes on)",

@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
 from methods.parts.heads import deconv_head_macs, deconv_layers, final_layer, final_layer_macs
-from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, as_heatmaps, heatmap_loss, start_from_prior
+from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, SQUARED_ERROR, as_heatmaps, heatmap_loss, start_from_prior
 from methods.parts.names import renamed
 from methods.parts.resnet import DEPTHS, BasicBlock, Bottleneck, ResNet
 
@@ -132,7 +132,7 @@ _OFFICIAL = Recipe(
     milestones=(90, 120),
     target=TargetSpec("msra", 2.0, 4),
     augmentation=Augmentation(scale=0.3, rotation=40.0, half_body=0.0),
-    loss="0.5 x squared error, mean over persons, joints and pixels of the heatmaps; joints without label count as 0",
+    loss=f"0.5 x {SQUARED_ERROR}",
     trunk="torchvision",
     source="microsoft/human-pose-estimation.pytorch@49f3f44, experiments/coco/*/256x192*.yaml",
     differs=("weight decay 0: the YAML says 1e-4, but the official Adam never receives it",),

@@ -22,7 +22,7 @@ from methods.parts import vit_names as names
 from methods.parts import vit_recipe as shared
 from methods.parts.heads import deconv_head_macs, deconv_layers, final_layer, final_layer_macs
 from methods.parts.input_checks import check_images, check_multiple
-from methods.parts.losses import mse
+from methods.parts.losses import SQUARED_ERROR, mse
 from methods.parts.vit_start import start_from_scratch
 
 __all__ = ["VARIANTS", "ViTPose"]
@@ -222,7 +222,7 @@ _TARGET = TargetSpec("udp", sigma=2.0, stride=4)
 _OFFICIAL = Recipe(
     batch=512,
     clip_norm=1.0,
-    loss=shared.LOSS,
+    loss=SQUARED_ERROR,
     target=_TARGET,
     augmentation=Augmentation(dialect="mmpose0", scale=0.5, rotation=40.0, shift=0.2, shift_prob=0.3),
     source="ViTAE-Transformer/ViTPose@c050ed2, configs/body/2d_kpt_sview_rgb_img/topdown_heatmap/coco/ViTPose_*",

@@ -59,6 +59,16 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    """The root of a set of four pictures of the built-in people."""
+    from harness.data import synthetic
+
+    root = tmp_path_factory.mktemp("people")
+    synthetic.write(root, images=4, seed=3)
+    return root
+
+
 def _module(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     assert spec and spec.loader

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.method import Variant
-from harness.train.recipes import describe
+from harness.train.recipes import describe, flat
 from harness.train.settings import Settings
 
 __all__ = ["parameter_groups", "show"]
@@ -74,8 +74,9 @@ def parameter_groups(variant: Variant, settings: Settings) -> list[dict[str, Any
 
 def _fields(title: str, plain: dict[str, Any]) -> Table:
     table = Table(title=title, title_justify="left", show_header=False)
-    for field, value in _flat(plain):
-        table.add_row(field, value)
+    for field, value in flat(plain).items():
+        if value not in ("", None, []):
+            table.add_row(field, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
     return table
 
 
@@ -88,14 +89,3 @@ def _groups(groups: list[dict[str, Any]]) -> Table:
             f"{group['lr']:.4g}", f"{group['weight_decay']:g}", str(group["tensors"]), f"{group['parameters']:,}"
         )
     return table
-
-
-def _flat(plain: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for field, value in plain.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{field}.")
-        elif value not in ("", None, []):
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            rows.append((prefix + field, text))
-    return rows

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from harness.data.apart import ended, program
 from harness.errors import DataError
 from harness.foreign.arrays import read_npz
 
 __all__ = ["answer", "read_arrays"]
 
-_PROJECT = Path(__file__).resolve().parents[2]
 _BYTES = 4 << 30  # MPII's release needs a quarter of it
 _SECONDS = 300
 _HEAD = b"PPMAT"  # before the answer: what others print is none
@@ -39,20 +37,17 @@ def read_arrays(path: Path, names: Sequence[str], most_bytes: int = _BYTES) -> d
     """
     if not path.is_file():
         raise DataError("there is no such mat file", where=str(path), expected="a mat file")
-    places = os.pathsep.join([str(_PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "harness.data.mat_file"],
+            **program("harness.data.mat_file", OPENBLAS_NUM_THREADS="1"),
             input=json.dumps([str(path.resolve()), list(names), most_bytes]).encode(),
             capture_output=True, timeout=2 * _SECONDS, check=False,
-            env={**os.environ, "PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1"},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise _damaged(path, f"it was not read within {2 * _SECONDS} s") from None
     _, found, content = done.stdout.partition(_HEAD)
     if done.returncode < 0 or not found:
-        ended = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit {done.returncode}"
-        raise _damaged(path, f"the process that read it ended with {ended}")
+        raise _damaged(path, f"the process that read it ended with {ended(done.returncode)}")
     if done.returncode:
         raise DataError(**json.loads(content))
     return read_npz(io.BytesIO(content))

@@ -8,15 +8,15 @@ with them, so that area, box and visibility state what can be seen, and not what
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from harness.data.apart import program
 from harness.data.synthetic_canvas import Canvas
 from harness.data.synthetic_draw import OWNERS, PERSON_STRIDE, draw_person
 from harness.data.synthetic_outfit import sample_outfit
@@ -245,16 +246,45 @@ def _write_images(folder: Path, images: int, seed: int, split: str) -> dict[str,
 
 def _drawn(folder: Path, indices: range, seed: int) -> Iterator[_Picture]:
     """The pictures in their order, drawn by as many processes as there are CPUs where they are many."""
-    draw = partial(_draw, folder, seed)
-    processes = min(os.cpu_count() or 1, len(indices) // _PER_PROCESS)
-    if processes < 2:
-        yield from map(draw, indices)
+    count = min(os.cpu_count() or 1, len(indices) // _PER_PROCESS)
+    if count < 2:
+        yield from (_draw(folder, seed, index) for index in indices)
         return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("forkserver")) as pool:
+    parts = [indices[n::count] for n in range(count)]
+    with ExitStack() as stack:
+        processes = [stack.enter_context(_process(folder, seed, part)) for part in parts]
+        for position in range(len(indices)):
+            yield _next_of(processes[position % count])
+
+
+@contextmanager
+def _process(folder: Path, seed: int, part: range) -> Iterator[subprocess.Popen[str]]:
+    """A program that draws these pictures. It does not outlive the block."""
+    how = program("harness.data.synthetic", *map(str, (folder, seed, part.start, part.stop, part.step)))
+    with subprocess.Popen(**how, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            yield from pool.map(draw, indices, chunksize=8)
+            yield process
         finally:
-            pool.shutdown(cancel_futures=True)
+            process.kill()
+
+
+def _next_of(process: subprocess.Popen[str]) -> _Picture:
+    assert process.stdout is not None and process.stderr is not None
+    line = process.stdout.readline()
+    if not line:
+        why = process.stderr.read().strip().splitlines() or ["no message"]
+        raise DataError(f"the pictures could not be drawn: {why[-1]}", hint="is the disk full?")
+    picture, persons = json.loads(line)
+    return picture, persons
+
+
+def _draw_for_another(folder: str, seed: str, *indices: str) -> None:
+    """What each of several processes does: draws a range of pictures, prints a line of JSON for each."""
+    try:
+        for index in range(*map(int, indices)):
+            print(json.dumps(_draw(Path(folder), int(seed), index)), flush=True)
+    except DataError as error:
+        sys.exit(f"{error.where}: {error.what}")
 
 
 def _draw(folder: Path, seed: int, index: int) -> _Picture:
@@ -292,3 +322,7 @@ def _category() -> dict[str, Any]:
         "keypoints": list(COCO.joints),
         "skeleton": limbs,
     }
+
+
+if __name__ == "__main__":
+    _draw_for_another(*sys.argv[1:])

@@ -76,11 +76,13 @@ class Cluster:
         """Stop what runs and leave the cluster; a cluster of this machine alone ends."""
         if self._ray is None:
             return
-        for reference in self._running:
+        left = list(self._running)
+        for reference in left:
             self._ray.cancel(reference)
-        if self._running:
-            self._ray.wait(list(self._running), num_returns=len(self._running), timeout=_STOPPING)
-        for reference in self._running:
+        if left:
+            _, left = self._ray.wait(left, num_returns=len(left), timeout=_STOPPING)
+        # whoever leaves a cluster ends its tasks; to force one that ends at this moment brings Ray itself to a fall
+        for reference in left if not self._joined else ():
             self._ray.cancel(reference, force=True)
         self._running.clear()
         if self._joined:

@@ -1,4 +1,4 @@
-"""Processes of this machine as the engine of a run: one for each order, several at a time."""
+"""Processes of this machine as the engine of a run: each carries out one order after the other."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import multiprocessing
 import pickle
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from harness import stopping
+from harness.data.apart import ended
 from harness.errors import MeasurementError
 from harness.run.executors import Lost, Needs
 from harness.run.worker import Order, Outcome, work
@@ -22,95 +24,106 @@ _LOOK = 0.5  # seconds between two looks whether somebody wants to stop
 _STOPPING = 5.0  # seconds for a process to put away its files
 
 
-class _Running(NamedTuple):
-    number: int
+class _Worker(NamedTuple):
     process: BaseProcess
-    answer: Connection
+    line: Connection
 
 
 class Processes:
-    """`count` processes at a time, which share the threads that this one would use.
-
-    Each carries out one order, so that what a network breaks or leaves in memory ends with it.
-    """
+    """`count` processes, which share the threads that this one would use. They start with the first order."""
 
     here = True
 
     def __init__(self, count: int) -> None:
         self._count = count
-        # forked from one that has imported torch and done nothing else: as quick as a fork of this one, and as safe
-        # as a new one
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["harness.run.processes", "harness.passes.predict"])
-        self._running: list[_Running] = []
+        self._idle: list[_Worker] = []
+        self._busy: dict[int, _Worker] = {}
 
     def room(self) -> int:
-        """As many orders as run at once."""
+        """As many orders as there are processes."""
         return self._count
 
     def start(self, number: int, order: Order, needs: Needs) -> None:
-        """Begin with an order; one that is alone has all threads of this process."""
+        """Hand an order to a process that is idle; one that is alone has all threads of this process."""
         import torch
 
-        cpus = torch.get_num_threads()
-        order = replace(order, cpus=cpus if needs.alone else max(1, cpus // self._count))
-        answer, end = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_carry_out, args=(pickle.dumps(order), end))
-        process.start()
-        end.close()
-        self._running.append(_Running(number, process, answer))
+        while len(self._idle) + len(self._busy) < self._count:
+            self._idle.append(_started())
+        threads = torch.get_num_threads()
+        order = replace(order, cpus=threads if needs.alone else max(1, threads // self._count))
+        worker = self._idle.pop()
+        with suppress(OSError):  # it has died: `next` finds its line at an end
+            worker.line.send_bytes(pickle.dumps(order))
+        self._busy[number] = worker
 
     def next(self) -> tuple[int, Outcome | Lost]:
         """Wait for the next order that ends. Raises what its process raised; Stopped."""
         ready: list[object] = []
         while not ready:
             stopping.check()
-            ready = list(wait([running.answer for running in self._running], timeout=_LOOK))
-        ended = next(running for running in self._running if running.answer is ready[0])
-        self._running.remove(ended)
-        found = _answer(ended)
+            ready = list(wait([worker.line for worker in self._busy.values()], timeout=_LOOK))
+        number = next(number for number, worker in self._busy.items() if worker.line is ready[0])
+        worker = self._busy.pop(number)
+        try:
+            found: Outcome | Exception = pickle.loads(worker.line.recv_bytes())
+        except (EOFError, OSError):  # it died before it answered, or in the middle of its answer
+            return number, _lost(worker)
+        self._idle.append(worker)
         if isinstance(found, Exception):
             raise found
-        return ended.number, found
+        return number, found
 
     def close(self) -> None:
-        """Stop what still runs."""
-        for running in self._running:
-            running.process.terminate()
-        for running in self._running:
-            running.process.join(_STOPPING)
-            running.process.kill()
-            running.answer.close()
-        self._running.clear()
+        """End all processes, whatever they are doing."""
+        workers = [*self._idle, *self._busy.values()]
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join(_STOPPING)
+            worker.process.kill()
+            worker.line.close()
+        self._idle.clear()
+        self._busy.clear()
 
 
-def _answer(ended: _Running) -> Outcome | Lost | Exception:
-    """What a process has sent; Lost for one that died before."""
+def _started() -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    line, end = context.Pipe()
+    process = context.Process(target=_serve, args=(end,))
+    # Ctrl-C reaches all processes: the one that gives the orders decides, and this mask is inherited
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        found: Outcome | Exception = pickle.loads(ended.answer.recv_bytes())
-    except (EOFError, OSError):  # before it answered, or in the middle of its answer
-        ended.process.join()
-        code = ended.process.exitcode or 0
-        return Lost(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+        process.start()
     finally:
-        ended.answer.close()
-    ended.process.join()
-    return found
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    end.close()
+    return _Worker(process, line)
 
 
-def _carry_out(order: bytes, answer: Connection) -> None:
-    """In the process of an order: send its outcome, or what was raised."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the one that gave the order decides
+def _lost(worker: _Worker) -> Lost:
+    worker.line.close()
+    worker.process.join()
+    return Lost(ended(worker.process.exitcode or 0))
+
+
+def _serve(line: Connection) -> None:
+    """In a process: carry out orders, send their outcomes or what was raised, until nobody gives any more."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # temporary files are put away
+    while True:
+        try:
+            order = line.recv_bytes()
+        except EOFError:
+            return
+        line.send_bytes(_carried_out(order))
+
+
+def _carried_out(order: bytes) -> bytes:
+    """The pickled outcome, or exception: told by whoever gave the order."""
     found: Outcome | Exception
     try:
         found = work(pickle.loads(order))
-    except Exception as error:  # told by whoever gave the order
+    except Exception as error:
         found = error
-    answer.send_bytes(_pickled(found))
-
-
-def _pickled(found: Outcome | Exception) -> bytes:
     try:
         data = pickle.dumps(found)
         pickle.loads(data)

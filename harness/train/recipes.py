@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,7 @@ __all__ = [
     "TrainBatch",
     "describe",
     "determined",
+    "flat",
     "with_epochs",
 ]
 
@@ -179,6 +180,14 @@ def describe(recipe: Recipe) -> dict[str, Any]:
 def determined(recipe: Recipe) -> dict[str, Any]:
     """What of `describe` determines the weights: not the words about loss, source and departures."""
     return {name: value for name, value in describe(recipe).items() if name not in ("loss", "source", "differs")}
+
+
+def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What is nested in a description, under names such as `target.sigma`."""
+    found: dict[str, Any] = {}
+    for name, value in plain.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
 
 
 def _listed(plain: Any) -> Any:

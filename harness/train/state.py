@@ -10,6 +10,7 @@ import torch
 
 from harness.errors import DataError, UserError
 from harness.records.files import writing
+from harness.train.recipes import flat
 
 __all__ = ["clear", "load", "save", "tidy"]
 
@@ -79,7 +80,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _check(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    there, now = _flat(found), _flat(wanted)
+    there, now = flat(found), flat(wanted)
     differing = [key for key in {**there, **now} if there.get(key) != now.get(key)]
     if differing:
         text = "; ".join(f"{key}: {there.get(key)} there, {now.get(key)} now" for key in differing)
@@ -88,11 +89,3 @@ def _check(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> N
             where=str(path),
             hint="give another --out, or start anew with --no-resume",
         )
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`recipe.target.sigma` for what is nested."""
-    found: dict[str, Any] = {}
-    for name, value in nested.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return found

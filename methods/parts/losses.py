@@ -23,6 +23,7 @@ __all__ = [
     "LOSSES",
     "MAP_LOSSES",
     "OTHER_LOSSES",
+    "SQUARED_ERROR",
     "as_heatmaps",
     "bce",
     "dsnt",
@@ -40,6 +41,8 @@ __all__ = [
     "udp_combined",
 ]
 
+SQUARED_ERROR = "squared error, mean over persons, joints and pixels of the heatmaps; joints without label count as 0"
+"""`mse` in the words of a recipe; `mse_half` is 0.5 x it."""
 BIAS_PRIOR = -4.0
 """Start of the last bias of a network of logits: p = 0.018, near the mean of a Gaussian target (fasterpose.md 4)."""
 

@@ -11,11 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["LIGHT", "LOSS", "OFFICIAL", "PROTOCOL", "QUICK", "layer_decay_groups"]
+__all__ = ["LIGHT", "OFFICIAL", "PROTOCOL", "QUICK", "layer_decay_groups"]
 
 PROTOCOL: dict[str, Any] = {"codec": "udp", "decoder": "udp_dark", "dialect": "mmpose0"}
-
-LOSS = "squared error, mean over persons, joints and pixels of the heatmaps; joints without label count as 0"
 
 OFFICIAL: dict[str, Any] = {
     "epochs": 210,

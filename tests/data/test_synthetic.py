@@ -56,9 +56,8 @@ def test_several_processes_write_the_files_of_one(tmp_path, monkeypatch):
 def test_a_picture_that_a_process_cannot_write_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "_PER_PROCESS", 10)
     monkeypatch.setattr(synthetic.os, "cpu_count", lambda: 2)
-    with pytest.raises(DataError, match="could not be written") as caught:
+    with pytest.raises(DataError, match=r"not be drawn: .*nowhere/0+1\.jpg: the picture could not be written"):
         list(synthetic._drawn(tmp_path / "nowhere", range(20), seed=3))
-    assert caught.value.where.endswith("000000000001.jpg")
 
 
 def test_two_splits_of_one_seed_share_no_picture(tmp_path):

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from harness.cli.main import app
 from harness.cost import machine
-from harness.data import synthetic
 from harness.errors import MeasurementError, MissingPackage, NonFiniteOutput, UserError
 from harness.records.parcel import pack, unpack
 from harness.records.store import Store
@@ -113,13 +112,6 @@ class Bench:
             if record.kind != "latency":
                 found[record.id] = record.model_dump(exclude={"info"})
         return found
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("people")
-    synthetic.write(root, images=4, seed=3)
-    return root
 
 
 @pytest.fixture

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from harness import stopping
 from harness.cli.main import app
-from harness.data import synthetic
 from harness.errors import NonFiniteOutput, UserError
 from harness.records.parcel import pack
 from harness.records.store import Store
@@ -37,13 +33,6 @@ methods:
 """
 
 Run = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def people(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("people")
-    synthetic.write(root, images=4, seed=3)
-    return root
 
 
 @pytest.fixture
@@ -67,25 +56,18 @@ def run(tmp_path, people, said) -> Run:
     return run_it
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Watched(Processes):
-    """`meet` is called with the process of each order, as soon as that runs."""
+    """`meet` is called with the process of each order, as soon as it has that."""
 
     def __init__(self, count: int, meet: Callable[[int, Any], None]) -> None:
         super().__init__(count)
         self._meet = meet
         self.begun: list[Any] = []
+        """the process of each order"""
 
     def start(self, number: int, order: Any, needs: Any) -> None:
         super().start(number, order, needs)
-        self.begun.append(self._running[-1].process)
+        self.begun.append(self._busy[number].process)
         self._meet(number, self.begun[-1])
 
 
@@ -98,12 +80,14 @@ def test_processes_leave_the_records_of_a_run_in_one_process(run, tmp_path, one_
     assert arrays[0] == arrays[1] and len(arrays[0]) > 3
 
 
+@pytest.mark.slow
 def test_times_are_taken_with_all_threads(run, tmp_path):
     manifest = run("apart", OnEngine(Processes(2)), "measure.latency={rounds: 3, seconds: 1}")
     found = Store(tmp_path / "apart").by_id("latency", manifest["rows"][0]["records"]["latency_b1"])
     assert found is not None and found.result["settings"]["threads"] == torch.get_num_threads()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_costs_only_time(run, said):
     engine = Watched(2, lambda number, process: process.kill() if number == 2 else None)
     manifest = run("apart", OnEngine(engine))
@@ -111,7 +95,8 @@ def test_a_process_that_is_killed_costs_only_time(run, said):
     assert [line for line in said.lines if "SIGKILL); once more" in line]
 
 
-def test_a_training_has_processes_of_its_own_that_load_its_data(run, tmp_path, people):
+@pytest.mark.slow
+def test_a_training_has_processes_of_its_own_that_load_its_data(run):
     text = SUITE.split("methods:")[0].replace("weights: quickstart\n", "") + (
         "train: {recipe: quick, epochs: 1, limit: 4, data: {root: people, annotations:"
         " annotations/person_keypoints_val2017.json, images: val2017}}\n"
@@ -132,6 +117,7 @@ def test_what_a_process_raises_is_raised_here_and_none_stays(run, tmp_path):
     assert engine.begun and not any(process.is_alive() for process in engine.begun)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_ends_its_processes_and_the_next_one_does_the_rest(run):
     def ask(number: int, process: Any) -> None:
         if number == 3:
@@ -147,12 +133,25 @@ def test_a_run_that_is_asked_to_stop_ends_its_processes_and_the_next_one_does_th
     assert 0 < len(rest.begun) < 1 + len(engine.begun)
 
 
-def test_ctrl_c_is_a_matter_of_the_process_that_gave_the_orders(run):
-    def interrupt(number: int, process: Any) -> None:
-        threading.Thread(target=lambda: (time.sleep(0.3), os.kill(process.pid, signal.SIGINT)), daemon=True).start()
-
-    manifest = run("apart", OnEngine(Watched(2, interrupt)))
+@pytest.mark.slow
+def test_ctrl_c_is_a_matter_of_the_process_that_gave_the_orders(run, said):
+    engine = Watched(2, lambda number, process: os.kill(process.pid, signal.SIGINT))
+    manifest = run("apart", OnEngine(engine))
     assert not any(row["reasons"] for row in manifest["rows"])
+    assert len(set(engine.begun)) == 2 and not [line for line in said.lines if "once more" in line]
+
+
+@pytest.mark.slow
+def test_processes_that_die_between_two_orders_are_replaced(run, said):
+    def kill_the_idle(number: int, process: Any) -> None:
+        for idle in engine._idle if number == 1 else ():
+            idle.process.kill()
+            idle.process.join()
+
+    engine = Watched(2, kill_the_idle)
+    manifest = run("apart", OnEngine(engine))
+    assert not any(row["reasons"] for row in manifest["rows"])
+    assert [line for line in said.lines if "SIGKILL); once more" in line]
 
 
 def test_a_cluster_has_no_number_of_jobs(tmp_path):

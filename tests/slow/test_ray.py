@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,7 +35,6 @@ def _loaded():
 
 
 sweeps = _loaded()
-people = sweeps.people
 SUITE = sweeps.TWO + sweeps.EXITS + "  - {variant: srpose_tiny}\n"
 
 
@@ -181,9 +181,13 @@ def test_a_sweep_that_is_terminated_keeps_what_is_done_and_goes_on(bench, cluste
     command = [sys.executable, "-m", "harness", "run", str(bench.folder / "suite.yaml"), "--executor", "ray"]
     command += ["--address", cluster.address, "--data", f"people={bench.people}", "--workers", "0"]
     command += ["--store", str(bench.folder / "stopped"), "--report", str(bench.folder / "reports")]
-    child, said = at_its_second_task(command)
-    child.send_signal(signal.SIGTERM)
-    said += child.stderr.read()
+    for _ in range(3):
+        shutil.rmtree(bench.folder / "stopped", ignore_errors=True)
+        child, said = at_its_second_task(command)
+        child.send_signal(signal.SIGTERM)
+        said += child.stderr.read()
+        if "You have likely discovered a bug in Ray" not in said:  # a task that ends while it is cancelled
+            break
     assert child.wait(timeout=120) == 128 + signal.SIGTERM, said
     done = {record.id for record in bench.store("stopped").records()}
     wanted = {record.id for record in bench.store("local").records()}
