@@ -32,6 +32,8 @@ quickstart: install
 # instructions, and many times slower on one that has not.
 TINY := simplebaseline_tiny hrnet_tiny fasterpose_tiny srpose_tiny vitpose_tiny sharpose_tiny maskrcnn_tiny
 INIT_sharpose_tiny := --init results/quickstart/vitpose_tiny.safetensors
+INIT_fasterpose_tiny := --init results/quickstart/simplebaseline_tiny.safetensors
+INIT_srpose_tiny := $(INIT_fasterpose_tiny)
 PRECISION ?= float32
 .PHONY: train-quickstart record-quickstart $(TINY:%=train-%)
 $(TINY:%=train-%): train-%: install

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
+from methods.parts import resnet_names
 from methods.parts.arithmetic import conv_macs, deconv_macs
 from methods.parts.heads import deconv_layers
 from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, as_heatmaps, heatmap_loss, start_from_prior
-from methods.parts.names import renamed
-from methods.parts.resnet import DEPTHS, Bottleneck, ResNet
+from methods.parts.resnet import DEPTHS, BasicBlock, ResNet
 
 __all__ = ["HEADS", "VARIANTS", "FasterPose"]
 
@@ -142,9 +142,8 @@ def _build(depth: int, **options: Any) -> nn.Module:
 
 
 def _build_tiny(**options: Any) -> nn.Module:
-    # Stride 16: at 128x96, stride 32 would leave 4x3 positions, and shuffle_first would need 64 channels a joint.
-    # Bottlenecks, because they end wide (17 joints x 4x4 sub-cells = 272 channels) at little cost.
-    return FasterPose(ResNet(Bottleneck, (1, 2, 3), (24, 40, 96)), **options)
+    # simplebaseline_tiny's trunk: stride 16, because 32 would leave 4x3 positions at 128x96
+    return FasterPose(ResNet(BasicBlock, (1, 2, 2), (32, 64, 128)), **options)
 
 
 _TAG = "reconstruction"
@@ -157,13 +156,8 @@ _LAYOUTS = (
         to_own=dict,
         from_own=dict,
     ),
-    Layout(
-        "torchvision",
-        matches=lambda keys: "layer4.0.conv1.weight" in keys and "deconv_layers.0.weight" not in keys,
-        to_own=partial(renamed, prefixes=(("", "backbone."),)),
-        ignores=("fc.",),
-        partial=True,
-    ),
+    Layout(**resnet_names.TORCHVISION),
+    Layout(**resnet_names.SIMPLEBASELINE),
 )
 
 _PROTOCOL = PoseProtocol(codec="unbiased", decoder="dark", blur_kernel=11)
@@ -190,6 +184,16 @@ _QUICK = Recipe(
     target=TargetSpec("unbiased", 1.5, 4),
     augmentation=Augmentation(scale=0.15, rotation=15.0, half_body=0.0),
     differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
+)
+# small batches: at this length, the number of steps counts for more than the noise of each
+_TINY_QUICK = replace(
+    _QUICK,
+    epochs=16,
+    batch=16,
+    lr=3e-3,
+    warmup_steps=200,
+    trunk="simplebaseline",
+    differs=("own recipe for the synthetic set: short, light augmentation, from simplebaseline_tiny's trunk",),
 )
 
 _KNOBS = (
@@ -233,9 +237,8 @@ VARIANTS = (
         input_size=(128, 96),
         protocol=_PROTOCOL.model_copy(update={"blur_kernel": 7}),  # DARK's kernel for sigma 1.5
         knobs=_KNOBS,
-        layouts=_LAYOUTS[:1],
-        # small batches: at this length, the number of steps counts for more than the noise of each
-        recipes={"quick": replace(_QUICK, epochs=14, batch=16, lr=3e-3, warmup_steps=200), "official": _ASSUMED},
+        layouts=(_LAYOUTS[0], _LAYOUTS[2]),
+        recipes={"quick": _TINY_QUICK, "official": _ASSUMED},
         tag=_TAG,
         note=f"{_TAG}, small enough to train on a CPU in minutes",
         source="arXiv 2107.03215, abstract only, scaled down",

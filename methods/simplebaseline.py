@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
+from methods.parts import resnet_names
 from methods.parts.heads import deconv_head_macs, deconv_layers, final_layer, final_layer_macs
 from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, SQUARED_ERROR, as_heatmaps, heatmap_loss, start_from_prior
 from methods.parts.names import renamed
@@ -112,13 +113,7 @@ _LAYOUTS = (
     ),
     _mmpose("mmpose0", "keypoint_head"),
     _mmpose("mmpose1", "head"),
-    Layout(
-        "torchvision",
-        matches=lambda keys: "layer4.0.conv1.weight" in keys and "deconv_layers.0.weight" not in keys,
-        to_own=dict,
-        ignores=("fc.",),
-        partial=True,
-    ),
+    Layout(**resnet_names.TORCHVISION | {"to_own": dict}),
 )
 
 # QUIRK: the official code reads images with cv2 (BGR) and normalises them with the RGB mean and std without a
@@ -170,7 +165,7 @@ _QUICK = Recipe(
     differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
 )
 # small batches: at this length, the number of steps counts for more than the noise of each
-_TINY_QUICK = replace(_QUICK, epochs=20, batch=16, lr=3e-3, warmup_steps=200, target=TargetSpec("unbiased", 1.5, 4))
+_TINY_QUICK = replace(_QUICK, epochs=30, batch=16, lr=3e-3, warmup_steps=200, target=TargetSpec("unbiased", 1.5, 4))
 
 _STYLE = Knob("style", "build", "pytorch", "which convolution of a bottleneck has the stride", ("pytorch", "caffe"))
 _LOSS = Knob(

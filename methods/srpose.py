@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.method import Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
-from methods.parts import vit, vit_names
+from methods.parts import resnet_names, vit, vit_names
 from methods.parts.hrnet import HRNet, HRNetShape
 from methods.parts.losses import mse_half
 from methods.parts.names import renamed
@@ -148,7 +148,8 @@ def _vit_b(size: Size) -> nn.Module:
 
 
 def _tiny_trunk(size: Size) -> nn.Module:
-    return ResNet(BasicBlock, (1, 1, 1, 1), (24, 40, 80, 160))
+    # three stages as simplebaseline_tiny's, whose weights they start from
+    return ResNet(BasicBlock, (1, 2, 2, 1), (32, 64, 128, 128))
 
 
 # maps half as large as the input: at full size a CPU spends most of a training on targets and loss
@@ -163,7 +164,6 @@ def _build_srhead(trunk: TrunkOf, channels: int, deconvs: Sequence[int], **optio
     return SRHeadPose(trunk, channels, deconvs, **options)
 
 
-_TO_BACKBONE = partial(renamed, prefixes=(("", "backbone."),))
 _CLASSIFIER = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
 
 
@@ -176,23 +176,13 @@ def _official(head_key: str, trunk_key: str) -> Layout:
     )
 
 
-def _torchvision() -> Layout:
-    return Layout(
-        "torchvision",
-        matches=lambda keys: "layer4.0.conv1.weight" in keys and "deconv_layers.0.weight" not in keys,
-        to_own=_TO_BACKBONE,
-        ignores=("fc.",),
-        partial=True,
-    )
-
-
 def _imagenet(multiscale: bool) -> Layout:
     """HRNet's classification files, which use all four outputs of the last module."""
     coarser = () if multiscale else tuple(f"stage4.2.fuse_layers.{i}." for i in (1, 2, 3))
     return Layout(
         "imagenet",
         matches=lambda keys: "final_layer.weight" not in keys and "transition1.0.0.weight" in keys,
-        to_own=_TO_BACKBONE,
+        to_own=partial(renamed, prefixes=(("", "backbone."),)),
         ignores=(*coarser, *_CLASSIFIER),
         partial=True,
     )
@@ -245,6 +235,17 @@ _QUICK = Recipe(
     augmentation=Augmentation(scale=0.15, rotation=15.0, half_body=0.0),
     differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
 )
+# small batches: at this length, the number of steps counts for more than the noise of each
+_TINY_QUICK = replace(
+    _QUICK,
+    epochs=12,
+    batch=16,
+    lr=3e-3,
+    warmup_steps=200,
+    target=TargetSpec("unbiased", sigma=3.0, stride=2),
+    trunk="simplebaseline",
+    differs=("own recipe for the synthetic set: short, light augmentation, from simplebaseline_tiny's trunk",),
+)
 
 
 def _variant(
@@ -271,7 +272,7 @@ def _srpose(name: str, trunk: TrunkOf, layouts: tuple[Layout, ...]) -> Variant:
 
 
 VARIANTS = (
-    _srpose("srpose_r50", partial(_resnet, 50), (_official(_SRPOSE, _RESNET), _torchvision())),
+    _srpose("srpose_r50", partial(_resnet, 50), (_official(_SRPOSE, _RESNET), Layout(**resnet_names.TORCHVISION))),
     *(
         _srpose(f"srpose_hrnet_w{w}", partial(_hrnet, w, True), (_official(_SRPOSE, _HRNET), _imagenet(True)))
         for w in (32, 48)
@@ -279,7 +280,7 @@ VARIANTS = (
     _variant(
         "simplebaseline_r50_srhead",
         partial(_build_srhead, partial(_resnet, 50), 2048, _DECONVS),
-        (_official(_SRHEAD, _RESNET), _torchvision()),
+        (_official(_SRHEAD, _RESNET), Layout(**resnet_names.TORCHVISION)),
         _SRHEAD_OFFICIAL,
     ),
     _variant(
@@ -301,17 +302,9 @@ VARIANTS = (
         build=partial(_build_srpose, _tiny_trunk, _TINY_STAGES),
         input_size=(128, 96),
         protocol=_PROTOCOL,
-        layouts=(_official(_SRPOSE, _RESNET),),
+        layouts=(_official(_SRPOSE, _RESNET), Layout(**resnet_names.SIMPLEBASELINE)),
         recipes={
-            # small batches: at this length, the number of steps counts for more than the noise of each
-            "quick": replace(
-                _QUICK,
-                epochs=14,
-                batch=16,
-                lr=3e-3,
-                warmup_steps=200,
-                target=TargetSpec("unbiased", sigma=3.0, stride=2),
-            ),
+            "quick": _TINY_QUICK,
             "official": replace(_OFFICIAL, target=TargetSpec("msra", sigma=4.0, stride=2)),
         },
         note="small enough to train on a CPU in minutes, heatmaps half as large as the input; not a published network",
