@@ -15,15 +15,13 @@ from harness.data import coco, sets
 from harness.errors import DataError, SuiteError, UserError, unknown_name
 from harness.method import Variant, find_variant
 from harness.suite.sources import synthetic_folder
-from harness.train.recipes import Recipe, with_epochs
+from harness.train.recipes import Precision, Recipe, with_epochs
 from harness.train.settings import Settings, settled
 
 if TYPE_CHECKING:
     from harness.train.loop import TrainResult
 
 __all__ = ["train"]
-
-Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def train(
@@ -41,7 +39,10 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Another length; milestones in proportion.", min=1)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")] = "auto",
     workers: Annotated[int, typer.Option(help="Processes that prepare samples; 0: none.", min=0)] = 1,
-    precision: Annotated[Precision, typer.Option(help="Of the forward pass.")] = "float32",
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Of the forward pass; default: that of `accelerate launch --mixed_precision`, else float32."),
+    ] = None,
     accumulate: Annotated[
         int, typer.Option(help="Compute each batch in so many pieces, where it does not fit into memory.", min=1)
     ] = 1,
@@ -77,7 +78,7 @@ def train(
     options = Options(
         device=str(group.device),
         workers=workers,
-        precision=precision,
+        precision=precision or processes.launched_precision(),
         accumulate=accumulate,
         sync_norms=sync_norms,
         validate=_validate(variant, judges, group.device, workers),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,11 @@ from harness.train.log import LOG_STEPS, Clock, Log
 from harness.train.network import Losses, check, placed, threads
 from harness.train.optimiser import Update
 from harness.train.outputs import Outputs
-from harness.train.recipes import Progress, Recipe, describe, determined
+from harness.train.recipes import Precision, Progress, Recipe, describe, determined
 from harness.train.stream import Order, Piece, Place, loader, torch_seed, training_data
 
-__all__ = ["Options", "Precision", "TrainResult", "train"]
+__all__ = ["Options", "TrainResult", "train"]
 
-Precision = Literal["float32", "bfloat16", "float16"]
 Validate = Callable[[nn.Module], Mapping[str, float]]
 _FORMATS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 

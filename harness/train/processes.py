@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import MissingPackage, UserError
+from harness.train.recipes import Precision
 from harness.train.stream import Piece, Share
 
-__all__ = ["Alone", "Together", "start"]
+__all__ = ["Alone", "Together", "launched_precision", "start"]
 
 _PATIENCE = timedelta(hours=2)  # the others wait as long while the first one validates
 
@@ -26,6 +27,22 @@ def start(device: str) -> Alone:
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return Together(torch.device(device)) if several else Alone(torch.device(device))
+
+
+_FORMATS: dict[str, Precision] = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def launched_precision() -> Precision:
+    """What `accelerate launch --mixed_precision` asked for, float32 without it. UserError for a format we do not
+    train in."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked not in _FORMATS:
+        raise UserError(
+            f"accelerate was launched with mixed precision {asked}",
+            expected=" or ".join(_FORMATS),
+            hint="or say it to paretopose: --precision bfloat16",
+        )
+    return _FORMATS[asked]
 
 
 class Alone:

@@ -17,6 +17,7 @@ __all__ = [
     "Augmentation",
     "ImageAugmentation",
     "ImageBatch",
+    "Precision",
     "Progress",
     "Recipe",
     "TargetSpec",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 Size = tuple[int, int]  # (height, width) in pixels
+Precision = Literal["float32", "bfloat16", "float16"]  # of a forward pass
 
 
 def _alone(count: Tensor) -> Tensor:
