@@ -170,6 +170,9 @@ def save(figure: Figure) -> dict[str, bytes]:
     without: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": pdf}
     files = {}
     with sheet(), matplotlib.rc_context({"svg.hashsalt": "paretopose", "pdf.fonttype": 42}):
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine(None)  # with any engine, each format is drawn twice
         for kind, metadata in without.items():
             stream = io.BytesIO()
             figure.savefig(stream, format=kind, metadata=metadata)
