@@ -303,7 +303,8 @@ def _fit(variant: Variant, state: Mapping[str, Tensor]) -> list[Fit]:
 
 
 def _pattern(name: str) -> str:
-    return re.sub(r"\d+", "#", name)
+    """The name of a repeated block's tensor without the block's number: layer3.5.conv1 -> layer3.#.conv1."""
+    return re.sub(r"(?<=\.)\d+(?=\.)", "#", name)
 
 
 def _names(fits: list[Fit]) -> str:
