@@ -238,7 +238,7 @@ _QUICK = Recipe(
 # small batches: at this length, the number of steps counts for more than the noise of each
 _TINY_QUICK = replace(
     _QUICK,
-    epochs=12,
+    epochs=8,
     batch=16,
     lr=3e-3,
     warmup_steps=200,
