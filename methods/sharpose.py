@@ -22,7 +22,7 @@ from harness.errors import UserError
 from harness.method import EARLY_EXIT_KNOBS, Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.pose.skeletons import SKELETONS
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
-from methods.parts import vit, vit_names
+from methods.parts import quick, vit, vit_names
 from methods.parts import vit_recipe as shared
 from methods.parts.early_exit import Part, merged, some
 from methods.parts.input_checks import check_images, check_multiple
@@ -361,7 +361,7 @@ _QUICK = Recipe(
     target=replace(_TARGET, sigma=1.5),
     augmentation=Augmentation(**shared.LIGHT),
     trunk="vitpose",
-    **shared.QUICK,
+    **shared.QUICK | {"differs": quick.differs("made for vitpose_tiny's trunk, no layer decay")},
 )
 
 
@@ -405,7 +405,7 @@ VARIANTS = (
     _variant("s", _small, {"official": _SMALL}, ("Small",)),
     _variant("b", _base, {"official": _OFFICIAL, "official_384x288": _LARGE}, ("Base",)),
     replace(
-        _variant("tiny", _tiny, {"quick": _QUICK, "official": replace(_OFFICIAL, input_size=None)}, ()),
+        _variant("tiny", _tiny, {"quick": _QUICK, "official": replace(_OFFICIAL, input_size=None, trunk="")}, ()),
         input_size=(128, 96),
         protocol=_PROTOCOL.model_copy(update={"blur_kernel": 7}),  # DARK's kernel for sigma 1.5
         layouts=_LAYOUTS[:2],

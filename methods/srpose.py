@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.method import Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
-from methods.parts import resnet_names, vit, vit_names
+from methods.parts import quick, resnet_names, vit, vit_names
 from methods.parts.hrnet import HRNet, HRNetShape
 from methods.parts.losses import mse_half
 from methods.parts.names import renamed
@@ -148,7 +148,7 @@ def _vit_b(size: Size) -> nn.Module:
 
 
 def _tiny_trunk(size: Size) -> nn.Module:
-    # three stages as simplebaseline_tiny's, whose weights they start from
+    # simplebaseline_tiny's three stages, whose weights they start from, and a fourth, as the head joins four maps
     return ResNet(BasicBlock, (1, 2, 2, 1), (32, 64, 128, 128))
 
 
@@ -188,16 +188,6 @@ def _imagenet(multiscale: bool) -> Layout:
     )
 
 
-def _mae() -> Layout:
-    return Layout(
-        "mae",
-        matches=lambda keys: "blocks.0.attn.qkv.weight" in keys and "patch_embed.proj.weight" in keys,
-        to_own=vit_names.from_mae,
-        ignores=("decoder_", "mask_token"),
-        partial=True,
-    )
-
-
 _SRPOSE, _SRHEAD = "converge.3.conv.weight", "heatmap_head.weight"
 _RESNET, _HRNET, _VIT = "layer4.0.conv1.weight", "transition1.0.0.weight", "blocks.0.attn.qkv.weight"
 
@@ -224,27 +214,12 @@ _SRHEAD_OFFICIAL = replace(
     loss="squared error, mean over persons, joints and pixels of the heatmap",
     differs=(*_OFFICIAL.differs, "no top-down configuration of the SR head is published: SRPose's"),
 )
-_QUICK = Recipe(
-    epochs=30,
-    batch=64,
-    lr=2e-3,
-    schedule="cosine",
-    warmup_steps=50,
-    warmup_ratio=0.1,
-    target=TargetSpec("msra", sigma=6.0, stride=1),
-    augmentation=Augmentation(scale=0.15, rotation=15.0, half_body=0.0),
-    differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
-)
-# small batches: at this length, the number of steps counts for more than the noise of each
-_TINY_QUICK = replace(
-    _QUICK,
+_QUICK = Recipe(epochs=30, target=TargetSpec("msra", sigma=6.0, stride=1), **quick.QUICK | {"lr": 1e-3})
+_TINY_QUICK = Recipe(
     epochs=8,
-    batch=16,
-    lr=3e-3,
-    warmup_steps=200,
     target=TargetSpec("unbiased", sigma=3.0, stride=2),
     trunk="simplebaseline",
-    differs=("own recipe for the synthetic set: short, light augmentation, from simplebaseline_tiny's trunk",),
+    **quick.TINY | {"differs": quick.differs("made for simplebaseline_tiny's trunk")},
 )
 
 
@@ -260,7 +235,7 @@ def _variant(
         layouts=layouts,
         recipes={
             "official": replace(recipe, trunk=trunk, input_size=(256, 192)),
-            "quick": replace(_QUICK, lr=1e-3),
+            "quick": _QUICK,
         },
         note=note,
         source="arXiv 2307.16765",
@@ -292,7 +267,7 @@ VARIANTS = (
     _variant(
         "vitpose_b_srhead",
         partial(_build_srhead, _vit_b, 768, _DECONVS[:2], multiple=16),
-        (_official(_SRHEAD, _VIT), _mae()),
+        (_official(_SRHEAD, _VIT), Layout(**vit_names.MAE)),
         _SRHEAD_OFFICIAL,
         note="the SR head behind ViTPose's trunk and deconvolutions; not a published network",
     ),

@@ -161,8 +161,10 @@ def _describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """What the names and shapes of own tensors tell; fields of absent parts are missing."""
     blocks = {int(name.split(".")[2]) for name in state if name.startswith("backbone.blocks.")}
     found: dict[str, Any] = {"depth": len(blocks)} if blocks else {}
-    if "backbone.patch_embed.proj.weight" in state:
-        found["width"] = state["backbone.patch_embed.proj.weight"].shape[0]
+    if "backbone.pos_embed" in state:
+        found["width"] = state["backbone.pos_embed"].shape[-1]
+    if "backbone.patch_embed.proj.weight" in state or "backbone.patch_embed.layers.0.weight" in state:
+        found["patches"] = "a kernel" if "backbone.patch_embed.proj.weight" in state else "convolutions"
     if "keypoint_head.final_layer.weight" in state:
         found["head"] = "classic" if "keypoint_head.deconv_layers.0.weight" in state else "simple"
         found["joints"] = state["keypoint_head.final_layer.weight"].shape[0]
@@ -184,6 +186,7 @@ def _name(facts: Mapping[str, Any]) -> str:
     width, depth = facts.get("width"), facts.get("depth")
     parts = [sizes.get((width, depth), f"of width {width} and depth {depth}")]  # type: ignore[arg-type]
     parts += [f"{facts['head']} head", f"{facts['joints']} joints"] if "head" in facts else []
+    parts += ["patches by convolutions"] if facts.get("patches") == "convolutions" else []
     return ", ".join(parts)
 
 
@@ -278,7 +281,7 @@ VARIANTS = (
         layouts=_LAYOUTS[1:2],
         recipes={
             "quick": _QUICK,
-            "official": replace(_OFFICIAL, groups=partial(shared.layer_decay_groups, rate=0.8)),
+            "official": replace(_OFFICIAL, trunk="", groups=partial(shared.layer_decay_groups, rate=0.8)),
         },
         note="small enough to train on a CPU in minutes; not a published network",
         source="arXiv 2204.12484, scaled down",

@@ -71,6 +71,7 @@ def train(
     from harness.train import processes
     from harness.train.loop import Options
 
+    precision = precision or processes.launched_precision()
     group = processes.start(_device(device))
     with group.first_goes_ahead():  # it makes the synthetic set
         dataset = _dataset(data, "train")
@@ -78,7 +79,7 @@ def train(
     options = Options(
         device=str(group.device),
         workers=workers,
-        precision=precision or processes.launched_precision(),
+        precision=precision,
         accumulate=accumulate,
         sync_norms=sync_norms,
         validate=_validate(variant, judges, group.device, workers),

@@ -1,4 +1,4 @@
-"""Layouts of files that start a ResNet trunk, the `backbone` of a network."""
+"""Files that start a ResNet trunk, the `backbone` of a network, as options of a Layout."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ TORCHVISION: dict[str, Any] = {
     "ignores": ("fc.",),
     "partial": True,
 }
+"""ImageNet classifiers."""
 SIMPLEBASELINE: dict[str, Any] = {
     "name": "simplebaseline",
     "matches": lambda keys: "layer1.0.conv1.weight" in keys and _DECONVS in keys,
@@ -26,3 +27,4 @@ SIMPLEBASELINE: dict[str, Any] = {
     "ignores": ("deconv_layers.", "final_layer."),
     "partial": True,
 }
+"""SimpleBaseline's own files, whose deconvolutions are not taken."""

@@ -90,7 +90,7 @@ class TwoStageTrunk(nn.Module):
         self.joints, self.grid, self.replace_oks = num_joints, grid, replace_oks
         self.scored_layers = size.scored_layers
         coarse = grid[0] * grid[1]
-        # QUIRK: not padded, although the trunk it starts from embeds patches that padding 2 has shifted: trained so
+        # QUIRK: the kernel is not padded, although that of the trunk it starts from is (patches shift): trained so
         self.patch_embed = vit.embedding(size.dim, size.patch, size.stem)
         self.pos_embed_list = nn.ParameterList(torch.empty(1, n, size.dim) for n in (coarse, 4 * coarse))
         self.keypoint_tokens = nn.Parameter(torch.randn(1, num_joints, size.dim) * size.token_std)

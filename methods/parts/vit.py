@@ -57,9 +57,10 @@ class PatchEmbed(nn.Module):
 class ConvStem(nn.Module):
     """(B, 3, H, W) -> (B, h w, D) by 3x3 convolutions that each halve the image, to `widths` and then to D channels.
 
-    Where nothing pretrained is at hand: one large kernel learns slowly from few images (Xiao et al., 'Early
-    Convolutions Help Transformers See Better', NeurIPS 2021, 4). Its norm is over groups, not over the batch: parts of
-    a batch in several processes then give what the whole gives in one.
+    For short trainings: one large kernel learns slowly from few images (after Xiao et al., 'Early Convolutions Help
+    Transformers See Better', NeurIPS 2021). Ours has GELU and 3x3 kernels to the end, and its norm is over groups of
+    channels (`widths` are multiples of 4), not over the batch: parts of a batch in several processes then give what
+    the whole gives in one.
     """
 
     def __init__(self, dim: int, widths: Sequence[int]) -> None:
@@ -76,8 +77,8 @@ class ConvStem(nn.Module):
 
 
 def embedding(dim: int, patch: int, stem: Sequence[int] = (), padding: int = 0) -> PatchEmbed | ConvStem:
-    """How patches become tokens: by one kernel of their size, or by a stem of these widths (a patch is then 2 to the
-    power of its convolutions)."""
+    """(B, 3, H, W) -> (B, h w, D): by one kernel of the size of a patch, `padding` around the image, or by a stem of
+    these widths, which has a padding of its own. ValueError where its convolutions make patches of another size."""
     if not stem:
         return PatchEmbed(dim, patch, padding)
     made = 2 << len(stem)
@@ -189,8 +190,8 @@ class PoseViT(nn.Module):
         super().__init__()
         self.dim, self.mlp_ratio, self.patch, self.stem = dim, mlp_ratio, patch, stem
         self.grid = (input_size[0] // patch, input_size[1] // patch)
-        # QUIRK: padding 2 with stride = kernel shifts every patch by two pixels, and the last two rows and
-        # columns of the image are never seen; published weights expect it.
+        # QUIRK, of the kernel alone: padding 2 with stride = kernel shifts every patch by two pixels, and the last two
+        # rows and columns of the image are never seen; published weights expect it.
         self.patch_embed = embedding(dim, patch, stem, padding=2)
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, dim))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)

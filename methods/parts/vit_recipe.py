@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from methods.parts import quick
+
 __all__ = ["LIGHT", "OFFICIAL", "PROTOCOL", "QUICK", "layer_decay_groups"]
 
 PROTOCOL: dict[str, Any] = {"codec": "udp", "decoder": "udp_dark", "dialect": "mmpose0"}
@@ -70,7 +72,7 @@ def _contains(name: str, parts: Sequence[str]) -> bool:
 
 
 QUICK: dict[str, Any] = {
-    "batch": 16,
+    "batch": 16,  # as quick.TINY
     "lr": 1e-3,
     "optimiser": "adamw",
     "weight_decay": 0.05,
@@ -78,7 +80,7 @@ QUICK: dict[str, Any] = {
     "schedule": "cosine",
     "warmup_steps": 200,
     "groups": partial(layer_decay_groups, rate=1.0),
-    "differs": ("own recipe for the synthetic set: short, light augmentation, no pretraining, no layer decay",),
+    "differs": quick.differs("no pretraining, no layer decay"),
 }
 LIGHT: dict[str, Any] = {"dialect": "mmpose0", "scale": 0.15, "rotation": 15.0, "half_body": 0.0}
 """The augmentation of QUICK."""

@@ -26,5 +26,4 @@ def test_the_tiny_simplebaseline_starts_stem_and_stages_of_the_other_convolution
 
 def test_a_simplebaseline_is_never_taken_for_a_classifier():
     given = _network("simplebaseline_r18").state_dict()
-    matching = [layout.name for layout in find_variant("fasterpose_r18").layouts if layout.matches(given)]
-    assert matching == ["simplebaseline"]
+    assert not [layout.name for layout in find_variant("fasterpose_r18").layouts if layout.matches(given)]
