@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
+from methods.parts import quick, resnet_names
 from methods.parts.arithmetic import conv_macs, deconv_macs
 from methods.parts.heads import deconv_layers
 from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, as_heatmaps, heatmap_loss, start_from_prior
-from methods.parts.names import renamed
-from methods.parts.resnet import DEPTHS, Bottleneck, ResNet
+from methods.parts.resnet import DEPTHS, TINY, ResNet
 
 __all__ = ["HEADS", "VARIANTS", "FasterPose"]
 
@@ -142,9 +142,7 @@ def _build(depth: int, **options: Any) -> nn.Module:
 
 
 def _build_tiny(**options: Any) -> nn.Module:
-    # Stride 16: at 128x96, stride 32 would leave 4x3 positions, and shuffle_first would need 64 channels a joint.
-    # Bottlenecks, because they end wide (17 joints x 4x4 sub-cells = 272 channels) at little cost.
-    return FasterPose(ResNet(Bottleneck, (1, 2, 3), (24, 40, 96)), **options)
+    return FasterPose(ResNet(**TINY), **options)
 
 
 _TAG = "reconstruction"
@@ -157,13 +155,7 @@ _LAYOUTS = (
         to_own=dict,
         from_own=dict,
     ),
-    Layout(
-        "torchvision",
-        matches=lambda keys: "layer4.0.conv1.weight" in keys and "deconv_layers.0.weight" not in keys,
-        to_own=partial(renamed, prefixes=(("", "backbone."),)),
-        ignores=("fc.",),
-        partial=True,
-    ),
+    Layout(**resnet_names.TORCHVISION),
 )
 
 _PROTOCOL = PoseProtocol(codec="unbiased", decoder="dark", blur_kernel=11)
@@ -180,16 +172,13 @@ _ASSUMED = Recipe(
     source="none: reconstruction",
     differs=("no recipe is published: SimpleBaseline's, with DARK's targets (the first author's earlier work)",),
 )
-_QUICK = Recipe(
-    epochs=35,
-    batch=64,
-    lr=2e-3,
-    schedule="cosine",
-    warmup_steps=50,
-    warmup_ratio=0.1,
-    target=TargetSpec("unbiased", 1.5, 4),
-    augmentation=Augmentation(scale=0.15, rotation=15.0, half_body=0.0),
-    differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
+_TARGET = TargetSpec("unbiased", 1.5, 4)
+_QUICK = Recipe(epochs=35, target=_TARGET, **quick.QUICK | {"lr": 1e-3})
+_TINY_QUICK = Recipe(
+    epochs=16,
+    target=_TARGET,
+    trunk="simplebaseline",
+    **quick.TINY | {"differs": quick.differs("made for simplebaseline_tiny's trunk")},
 )
 
 _KNOBS = (
@@ -216,7 +205,7 @@ def _variant(depth: int) -> Variant:
         recipes={
             "official": replace(_ASSUMED, input_size=(256, 192)),
             "official_384x288": replace(_ASSUMED, input_size=(384, 288), target=TargetSpec("unbiased", 3.0, 4)),
-            "quick": replace(_QUICK, lr=1e-3),
+            "quick": _QUICK,
         },
         tag=_TAG,
         note=_TAG,
@@ -233,8 +222,8 @@ VARIANTS = (
         input_size=(128, 96),
         protocol=_PROTOCOL.model_copy(update={"blur_kernel": 7}),  # DARK's kernel for sigma 1.5
         knobs=_KNOBS,
-        layouts=_LAYOUTS[:1],
-        recipes={"quick": _QUICK, "official": _ASSUMED},
+        layouts=(_LAYOUTS[0], Layout(**resnet_names.SIMPLEBASELINE)),
+        recipes={"quick": _TINY_QUICK, "official": replace(_ASSUMED, trunk="")},
         tag=_TAG,
         note=f"{_TAG}, small enough to train on a CPU in minutes",
         source="arXiv 2107.03215, abstract only, scaled down",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
+from methods.parts import quick
 from methods.parts.heads import final_layer, final_layer_macs
 from methods.parts.hrnet import HRNet, HRNetShape
 from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, SQUARED_ERROR, as_heatmaps, heatmap_loss, start_from_prior
@@ -129,17 +130,7 @@ _MMPOSE1 = replace(
         "ground-truth boxes are cleaned as HRNet's code does it, which makes them a pixel smaller",
     ),
 )
-_QUICK = Recipe(
-    epochs=40,
-    batch=64,
-    lr=2e-3,
-    schedule="cosine",
-    warmup_steps=50,
-    warmup_ratio=0.1,
-    target=TargetSpec("unbiased", 1.5, 4),
-    augmentation=Augmentation(scale=0.15, rotation=15.0, half_body=0.0),
-    differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
-)
+_QUICK = Recipe(epochs=40, target=TargetSpec("unbiased", 1.5, 4), **quick.QUICK)
 
 _LOSS = Knob(
     "loss", "build", "mse_half", "training loss; those on logits answer their sigmoid", MAP_LOSSES, OTHER_LOSSES
@@ -188,7 +179,7 @@ VARIANTS = (
         protocol=PoseProtocol(codec="unbiased", decoder="dark", blur_kernel=7),
         knobs=(_LOSS,),
         layouts=_LAYOUTS[:1],
-        recipes={"quick": _QUICK, "official": _OFFICIAL},
+        recipes={"quick": _QUICK, "official": replace(_OFFICIAL, trunk="")},
         note="small enough to train on a CPU in minutes; not a published network",
         source="arXiv 1902.09212, scaled down",
     ),

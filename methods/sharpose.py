@@ -22,7 +22,7 @@ from harness.errors import UserError
 from harness.method import EARLY_EXIT_KNOBS, Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.pose.skeletons import SKELETONS
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
-from methods.parts import vit, vit_names
+from methods.parts import quick, vit, vit_names
 from methods.parts import vit_recipe as shared
 from methods.parts.early_exit import Part, merged, some
 from methods.parts.input_checks import check_images, check_multiple
@@ -356,7 +356,13 @@ _LARGE = replace(
     input_size=(384, 288),
     source="AnxQ/sharpose@89ffc1b, config of base 384x288",
 )
-_QUICK = Recipe(epochs=25, target=_TARGET, augmentation=Augmentation(**shared.LIGHT), trunk="vitpose", **shared.QUICK)
+_QUICK = Recipe(
+    epochs=28,
+    target=replace(_TARGET, sigma=1.5),
+    augmentation=Augmentation(**shared.LIGHT),
+    trunk="vitpose",
+    **shared.QUICK | {"differs": quick.differs("made for vitpose_tiny's trunk, no layer decay")},
+)
 
 
 def _small(**options: Any) -> nn.Module:
@@ -371,7 +377,7 @@ def _base(input_size: Size = (256, 192), **options: Any) -> nn.Module:
 
 def _tiny(**options: Any) -> nn.Module:
     # patches of 8: as many tokens as 256x192 has of 16 pixels
-    size = TrunkSize(64, 4, 4, patch=8, mlp_ratio=2.0, drop_path=0.0, token_std=0.7)
+    size = TrunkSize(96, 4, 3, patch=8, mlp_ratio=2.0, drop_path=0.0, token_std=0.7, stem=(24, 48))
     network = SHaRPose(size, alpha=0.5, quality_start=0.5, **options)
     trunk = network.backbone
     fine = (2 * trunk.grid[0], 2 * trunk.grid[1])
@@ -399,8 +405,9 @@ VARIANTS = (
     _variant("s", _small, {"official": _SMALL}, ("Small",)),
     _variant("b", _base, {"official": _OFFICIAL, "official_384x288": _LARGE}, ("Base",)),
     replace(
-        _variant("tiny", _tiny, {"quick": _QUICK, "official": replace(_OFFICIAL, input_size=None)}, ()),
+        _variant("tiny", _tiny, {"quick": _QUICK, "official": replace(_OFFICIAL, input_size=None, trunk="")}, ()),
         input_size=(128, 96),
+        protocol=_PROTOCOL.model_copy(update={"blur_kernel": 7}),  # DARK's kernel for sigma 1.5
         layouts=_LAYOUTS[:2],
         note="small enough to train on a CPU in minutes; not a published network",
         source="arXiv 2312.10758, scaled down",

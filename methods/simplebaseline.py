@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.method import Knob, Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
+from methods.parts import quick, resnet_names
 from methods.parts.heads import deconv_head_macs, deconv_layers, final_layer, final_layer_macs
 from methods.parts.losses import MAP_LOSSES, OTHER_LOSSES, SQUARED_ERROR, as_heatmaps, heatmap_loss, start_from_prior
 from methods.parts.names import renamed
-from methods.parts.resnet import DEPTHS, BasicBlock, Bottleneck, ResNet
+from methods.parts.resnet import DEPTHS, TINY, BasicBlock, Bottleneck, ResNet
 
 __all__ = ["VARIANTS", "SimpleBaseline"]
 
@@ -78,8 +79,7 @@ def _build(depth: int, **options: Any) -> nn.Module:
 
 
 def _build_tiny(**options: Any) -> nn.Module:
-    # three stages: at 128x96 a fourth would leave 4x3 positions, from which seventeen places are hard to tell
-    return SimpleBaseline(BasicBlock, (1, 1, 1), widths=(24, 48, 96), deconvs=(48, 48), **options)
+    return SimpleBaseline(**TINY, deconvs=(64, 64), **options)
 
 
 # mmpose trains on RGB images, the official code on BGR ones (see _PROTOCOL)
@@ -112,13 +112,7 @@ _LAYOUTS = (
     ),
     _mmpose("mmpose0", "keypoint_head"),
     _mmpose("mmpose1", "head"),
-    Layout(
-        "torchvision",
-        matches=lambda keys: "layer4.0.conv1.weight" in keys and "deconv_layers.0.weight" not in keys,
-        to_own=dict,
-        ignores=("fc.",),
-        partial=True,
-    ),
+    Layout(**resnet_names.TORCHVISION | {"to_own": dict}),
 )
 
 # QUIRK: the official code reads images with cv2 (BGR) and normalises them with the RGB mean and std without a
@@ -158,17 +152,8 @@ _RECIPES = {
     "official_384x288": replace(_OFFICIAL, input_size=(384, 288), target=TargetSpec("msra", 3.0, 4)),
     "mmpose1": replace(_MMPOSE1, input_size=_SMALL),
 }
-_QUICK = Recipe(
-    epochs=40,
-    batch=64,
-    lr=2e-3,
-    schedule="cosine",
-    warmup_steps=50,
-    warmup_ratio=0.1,
-    target=TargetSpec("msra", 1.5, 4),
-    augmentation=Augmentation(scale=0.15, rotation=15.0, half_body=0.0),
-    differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
-)
+_QUICK = Recipe(epochs=40, target=TargetSpec("msra", 1.5, 4), **quick.QUICK | {"lr": 1e-3})
+_TINY_QUICK = Recipe(epochs=30, target=TargetSpec("unbiased", 1.5, 4), **quick.TINY)
 
 _STYLE = Knob("style", "build", "pytorch", "which convolution of a bottleneck has the stride", ("pytorch", "caffe"))
 _LOSS = Knob(
@@ -184,7 +169,7 @@ def _variant(depth: int) -> Variant:
         protocol=_PROTOCOL,
         knobs=(_STYLE, _LOSS) if DEPTHS[depth][0] is Bottleneck else (_LOSS,),
         layouts=_LAYOUTS,
-        recipes={**_RECIPES, "quick": replace(_QUICK, lr=1e-3)},
+        recipes={**_RECIPES, "quick": _QUICK},
         source="arXiv 1804.06208",
         published=(("SimpleBaseline", f"*es[Nn]et[-_]{depth}*"),),
     )
@@ -198,10 +183,10 @@ VARIANTS = (
         build=_build_tiny,
         input_size=(128, 96),
         # at 32x24 a heatmap pixel is four image pixels: the sub-pixel step is worth more than on the published sizes
-        protocol=PoseProtocol(decoder="dark", blur_kernel=7),
+        protocol=PoseProtocol(codec="unbiased", decoder="dark", blur_kernel=7),
         knobs=(_LOSS,),
         layouts=_LAYOUTS[:1],
-        recipes={"quick": _QUICK, "official": _OFFICIAL},
+        recipes={"quick": _TINY_QUICK, "official": replace(_OFFICIAL, trunk="")},
         note="small enough to train on a CPU in minutes; not a published network",
         source="arXiv 1804.06208, scaled down",
     ),

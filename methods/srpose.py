@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.method import Layout, PoseProtocol, Size, TopDownOutput, Trace, Variant
 from harness.train.recipes import Augmentation, Progress, Recipe, TargetSpec, TrainBatch
-from methods.parts import vit, vit_names
+from methods.parts import quick, resnet_names, vit, vit_names
 from methods.parts.hrnet import HRNet, HRNetShape
 from methods.parts.losses import mse_half
 from methods.parts.names import renamed
@@ -148,7 +148,8 @@ def _vit_b(size: Size) -> nn.Module:
 
 
 def _tiny_trunk(size: Size) -> nn.Module:
-    return ResNet(BasicBlock, (1, 1, 1, 1), (16, 24, 48, 96))
+    # simplebaseline_tiny's three stages, whose weights they start from, and a fourth, as the head joins four maps
+    return ResNet(BasicBlock, (1, 2, 2, 1), (32, 64, 128, 128))
 
 
 # maps half as large as the input: at full size a CPU spends most of a training on targets and loss
@@ -163,7 +164,6 @@ def _build_srhead(trunk: TrunkOf, channels: int, deconvs: Sequence[int], **optio
     return SRHeadPose(trunk, channels, deconvs, **options)
 
 
-_TO_BACKBONE = partial(renamed, prefixes=(("", "backbone."),))
 _CLASSIFIER = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
 
 
@@ -176,34 +176,14 @@ def _official(head_key: str, trunk_key: str) -> Layout:
     )
 
 
-def _torchvision() -> Layout:
-    return Layout(
-        "torchvision",
-        matches=lambda keys: "layer4.0.conv1.weight" in keys and "deconv_layers.0.weight" not in keys,
-        to_own=_TO_BACKBONE,
-        ignores=("fc.",),
-        partial=True,
-    )
-
-
 def _imagenet(multiscale: bool) -> Layout:
     """HRNet's classification files, which use all four outputs of the last module."""
     coarser = () if multiscale else tuple(f"stage4.2.fuse_layers.{i}." for i in (1, 2, 3))
     return Layout(
         "imagenet",
         matches=lambda keys: "final_layer.weight" not in keys and "transition1.0.0.weight" in keys,
-        to_own=_TO_BACKBONE,
+        to_own=partial(renamed, prefixes=(("", "backbone."),)),
         ignores=(*coarser, *_CLASSIFIER),
-        partial=True,
-    )
-
-
-def _mae() -> Layout:
-    return Layout(
-        "mae",
-        matches=lambda keys: "blocks.0.attn.qkv.weight" in keys and "patch_embed.proj.weight" in keys,
-        to_own=vit_names.from_mae,
-        ignores=("decoder_", "mask_token"),
         partial=True,
     )
 
@@ -234,16 +214,12 @@ _SRHEAD_OFFICIAL = replace(
     loss="squared error, mean over persons, joints and pixels of the heatmap",
     differs=(*_OFFICIAL.differs, "no top-down configuration of the SR head is published: SRPose's"),
 )
-_QUICK = Recipe(
-    epochs=30,
-    batch=64,
-    lr=2e-3,
-    schedule="cosine",
-    warmup_steps=50,
-    warmup_ratio=0.1,
-    target=TargetSpec("msra", sigma=6.0, stride=1),
-    augmentation=Augmentation(scale=0.15, rotation=15.0, half_body=0.0),
-    differs=("own recipe for the synthetic set: short, light augmentation, no pretrained trunk",),
+_QUICK = Recipe(epochs=30, target=TargetSpec("msra", sigma=6.0, stride=1), **quick.QUICK | {"lr": 1e-3})
+_TINY_QUICK = Recipe(
+    epochs=8,
+    target=TargetSpec("unbiased", sigma=3.0, stride=2),
+    trunk="simplebaseline",
+    **quick.TINY | {"differs": quick.differs("made for simplebaseline_tiny's trunk")},
 )
 
 
@@ -259,7 +235,7 @@ def _variant(
         layouts=layouts,
         recipes={
             "official": replace(recipe, trunk=trunk, input_size=(256, 192)),
-            "quick": replace(_QUICK, lr=1e-3),
+            "quick": _QUICK,
         },
         note=note,
         source="arXiv 2307.16765",
@@ -271,7 +247,7 @@ def _srpose(name: str, trunk: TrunkOf, layouts: tuple[Layout, ...]) -> Variant:
 
 
 VARIANTS = (
-    _srpose("srpose_r50", partial(_resnet, 50), (_official(_SRPOSE, _RESNET), _torchvision())),
+    _srpose("srpose_r50", partial(_resnet, 50), (_official(_SRPOSE, _RESNET), Layout(**resnet_names.TORCHVISION))),
     *(
         _srpose(f"srpose_hrnet_w{w}", partial(_hrnet, w, True), (_official(_SRPOSE, _HRNET), _imagenet(True)))
         for w in (32, 48)
@@ -279,7 +255,7 @@ VARIANTS = (
     _variant(
         "simplebaseline_r50_srhead",
         partial(_build_srhead, partial(_resnet, 50), 2048, _DECONVS),
-        (_official(_SRHEAD, _RESNET), _torchvision()),
+        (_official(_SRHEAD, _RESNET), Layout(**resnet_names.TORCHVISION)),
         _SRHEAD_OFFICIAL,
     ),
     _variant(
@@ -291,7 +267,7 @@ VARIANTS = (
     _variant(
         "vitpose_b_srhead",
         partial(_build_srhead, _vit_b, 768, _DECONVS[:2], multiple=16),
-        (_official(_SRHEAD, _VIT), _mae()),
+        (_official(_SRHEAD, _VIT), Layout(**vit_names.MAE)),
         _SRHEAD_OFFICIAL,
         note="the SR head behind ViTPose's trunk and deconvolutions; not a published network",
     ),
@@ -300,10 +276,11 @@ VARIANTS = (
         method="srpose",
         build=partial(_build_srpose, _tiny_trunk, _TINY_STAGES),
         input_size=(128, 96),
-        protocol=_PROTOCOL,
-        layouts=(_official(_SRPOSE, _RESNET),),
+        # trained on unbiased targets, whose sub-pixel step at 64x48 is worth more than at full size
+        protocol=PoseProtocol(codec="unbiased", decoder="dark", blur_kernel=17),  # DARK's kernel for sigma 3
+        layouts=(_official(_SRPOSE, _RESNET), Layout(**resnet_names.SIMPLEBASELINE)),
         recipes={
-            "quick": replace(_QUICK, epochs=28, target=TargetSpec("msra", sigma=3.0, stride=2)),
+            "quick": _TINY_QUICK,
             "official": replace(_OFFICIAL, target=TargetSpec("msra", sigma=4.0, stride=2)),
         },
         note="small enough to train on a CPU in minutes, heatmaps half as large as the input; not a published network",

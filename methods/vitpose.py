@@ -67,7 +67,7 @@ class _SimpleHead(nn.Module):
 
 @dataclass(frozen=True)
 class _Size:
-    """`layer_decay` belongs to the recipe."""
+    """`layer_decay` belongs to the recipe; `stem`: widths of convolutions in place of the patch kernel."""
 
     dim: int
     depth: int
@@ -75,6 +75,7 @@ class _Size:
     drop_path: float = 0.0
     layer_decay: float = 1.0
     mlp_ratio: float = 4.0
+    stem: tuple[int, ...] = ()
 
 
 # QUIRK: S has 12 heads of 32, not the 6 of DeiT and timm: the authors trained it so, and no shape in a file tells.
@@ -85,7 +86,7 @@ _SIZES = {
     "h": _Size(1280, 32, 16, drop_path=0.55, layer_decay=0.85),
 }
 _SIX_HEADS = "an image classifier of width 384 (DeiT, timm): its attention has 6 heads"
-_TINY = _Size(64, 4, 4, mlp_ratio=2.0)
+_TINY = _Size(96, 4, 3, mlp_ratio=2.0, stem=(24, 48))
 
 
 class ViTPose(nn.Module):
@@ -107,7 +108,14 @@ class ViTPose(nn.Module):
         check_multiple(input_size, patch, "the patch size")
         self.input_size, self.num_joints, self.size = input_size, num_joints, size
         self.backbone = vit.PoseViT(
-            size.dim, size.depth, size.heads, input_size, size.drop_path, mlp_ratio=size.mlp_ratio, patch=patch
+            size.dim,
+            size.depth,
+            size.heads,
+            input_size,
+            size.drop_path,
+            mlp_ratio=size.mlp_ratio,
+            patch=patch,
+            stem=size.stem,
         )
         head = _SimpleHead(size.dim, num_joints, patch // 4) if simple else _ClassicHead(size.dim, num_joints)
         self.keypoint_head = head
@@ -153,8 +161,10 @@ def _describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """What the names and shapes of own tensors tell; fields of absent parts are missing."""
     blocks = {int(name.split(".")[2]) for name in state if name.startswith("backbone.blocks.")}
     found: dict[str, Any] = {"depth": len(blocks)} if blocks else {}
-    if "backbone.patch_embed.proj.weight" in state:
-        found["width"] = state["backbone.patch_embed.proj.weight"].shape[0]
+    if "backbone.pos_embed" in state:
+        found["width"] = state["backbone.pos_embed"].shape[-1]
+    if "backbone.patch_embed.proj.weight" in state or "backbone.patch_embed.layers.0.weight" in state:
+        found["patches"] = "a kernel" if "backbone.patch_embed.proj.weight" in state else "convolutions"
     if "keypoint_head.final_layer.weight" in state:
         found["head"] = "classic" if "keypoint_head.deconv_layers.0.weight" in state else "simple"
         found["joints"] = state["keypoint_head.final_layer.weight"].shape[0]
@@ -176,6 +186,7 @@ def _name(facts: Mapping[str, Any]) -> str:
     width, depth = facts.get("width"), facts.get("depth")
     parts = [sizes.get((width, depth), f"of width {width} and depth {depth}")]  # type: ignore[arg-type]
     parts += [f"{facts['head']} head", f"{facts['joints']} joints"] if "head" in facts else []
+    parts += ["patches by convolutions"] if facts.get("patches") == "convolutions" else []
     return ", ".join(parts)
 
 
@@ -220,7 +231,9 @@ _OFFICIAL = Recipe(
     source="ViTAE-Transformer/ViTPose@c050ed2, configs/body/2d_kpt_sview_rgb_img/topdown_heatmap/coco/ViTPose_*",
     **shared.OFFICIAL,
 )
-_QUICK = Recipe(epochs=30, target=_TARGET, augmentation=Augmentation(**shared.LIGHT), **shared.QUICK)
+_QUICK = Recipe(
+    epochs=34, target=replace(_TARGET, sigma=1.5), augmentation=Augmentation(**shared.LIGHT), **shared.QUICK
+)
 
 
 def _tiny(**options: Any) -> nn.Module:
@@ -264,11 +277,11 @@ VARIANTS = (
         method="vitpose",
         build=_tiny,
         input_size=(128, 96),
-        protocol=_PROTOCOL,
+        protocol=_PROTOCOL.model_copy(update={"blur_kernel": 7}),  # DARK's kernel for sigma 1.5
         layouts=_LAYOUTS[1:2],
         recipes={
             "quick": _QUICK,
-            "official": replace(_OFFICIAL, groups=partial(shared.layer_decay_groups, rate=0.8)),
+            "official": replace(_OFFICIAL, trunk="", groups=partial(shared.layer_decay_groups, rate=0.8)),
         },
         note="small enough to train on a CPU in minutes; not a published network",
         source="arXiv 2204.12484, scaled down",

@@ -165,7 +165,7 @@ def _lead(axes: Axes, anchor: tuple[float, float], box: Box) -> None:
 
 
 def save(figure: Figure) -> dict[str, bytes]:
-    """The figure as `png`, `svg` and `pdf`; the same figure gives the same bytes."""
+    """The figure as `png`, `svg` and `pdf`; the same figure gives the same bytes. It stays laid out."""
     pdf = {"CreationDate": None, "Creator": None, "Producer": None}
     without: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": pdf}
     files = {}

@@ -93,7 +93,7 @@ def family(knob: str, curves: Sequence[Curve]) -> Figure:
             fontsize=FONT + 0.5, title_fontsize=FONT, handlelength=3.2,
         )  # fmt: skip
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
         _label(right, shown)
     return figure
 

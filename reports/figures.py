@@ -51,7 +51,7 @@ def tradeoff(
         _draw_lines(axes, found, styles)
         _draw_legend(figure)
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # labels are placed in pixels; nothing may move after that
+        figure.set_layout_engine(None)  # labels are placed in pixels; nothing may move after that
         _draw_labels(axes, found, printed)
     return figure
 

@@ -41,8 +41,6 @@ def latency_distributions(rows: Sequence[RowData]) -> Figure | None:
             _draw_strips(axes, name, found)
         handles, names = grid[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=3, frameon=False)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not for each format
     return figure
 
 

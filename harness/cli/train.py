@@ -71,6 +71,7 @@ def train(
     from harness.train import processes
     from harness.train.loop import Options
 
+    precision = precision or processes.launched_precision()
     group = processes.start(_device(device))
     with group.first_goes_ahead():  # it makes the synthetic set
         dataset = _dataset(data, "train")

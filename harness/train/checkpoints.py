@@ -6,7 +6,7 @@ Reading the bytes is in `harness.train.files`; here names and shapes are given a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -262,9 +262,7 @@ def _check(
 ) -> None:
     """WeightsError with the likeliest reason unless names and shapes fit."""
     wrong = [n for n in wanted if n in own and tuple(own[n].shape) != wanted[n]]
-    # a repeated block too many or too few means another depth, whatever else fits
-    patterns = {_pattern(n) for n in own if n in wanted}
-    depth = [n for n in (*missing, *unexplained) if _pattern(n) in patterns]
+    depth = _of_another_depth(own, wanted, missing, unexplained)
     if not wrong and not depth and (partial or not missing):
         return
     what = f"the weights are not those of {asked.variant.name}"
@@ -294,15 +292,33 @@ def _fit(variant: Variant, state: Mapping[str, Tensor]) -> list[Fit]:
         return []
     needed = {n for n in wanted if layout.partial or not n.endswith("num_batches_tracked")}
     present = {n: tuple(value.shape) for n, value in own.items() if n in wanted}
-    patterns = {_pattern(n) for n in present}
-    lacking = [n for n in needed - present.keys() if not layout.partial or _pattern(n) in patterns]
+    lacking = needed - present.keys()
     unexplained = tuple(n for n in own if n not in wanted)
-    surplus = [n for n in unexplained if _pattern(n) in patterns]
-    fits = bool(present) and not lacking and not surplus and all(wanted[n] == s for n, s in present.items())
+    depth = _of_another_depth(own, wanted, lacking, unexplained)
+    complete = not depth and (layout.partial or not lacking)
+    fits = bool(present) and complete and all(wanted[n] == s for n, s in present.items())
     return [Fit(variant, layout, joints, unexplained, ignored)] if fits else []
 
 
-def _pattern(name: str) -> str:
+def _of_another_depth(
+    own: Iterable[str], wanted: Iterable[str], missing: Iterable[str], unexplained: Iterable[str]
+) -> list[str]:
+    """Names that make a file another network, whatever else fits: of a block that it lacks, of a block or a stage that
+    it has too many. Whole stages may be `missing`: a trunk can start a network that has more of them.
+    """
+    known = set(own).intersection(wanted)
+    blocks, stages = {_repeated(n) for n in known}, {_numbered(n) for n in known}
+    lacking = [n for n in missing if _repeated(n) in blocks]
+    return lacking + [n for n in unexplained if _numbered(n) in stages]
+
+
+def _repeated(name: str) -> str:
+    """The name of a block's tensor without the number of the block: layer3.5.conv1 -> layer3.#.conv1."""
+    return re.sub(r"(?<=\.)\d+(?=\.)", "#", name)
+
+
+def _numbered(name: str) -> str:
+    """The name of a tensor without any number: layer3.5.conv1 -> layer#.#.conv#."""
     return re.sub(r"\d+", "#", name)
 
 

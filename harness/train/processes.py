@@ -17,6 +17,7 @@ from harness.train.stream import Piece, Share
 
 __all__ = ["Alone", "Together", "launched_precision", "start"]
 
+_LAUNCHED: dict[str, Precision] = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _PATIENCE = timedelta(hours=2)  # the others wait as long while the first one validates
 
 
@@ -29,20 +30,17 @@ def start(device: str) -> Alone:
     return Together(torch.device(device)) if several else Alone(torch.device(device))
 
 
-_FORMATS: dict[str, Precision] = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
 def launched_precision() -> Precision:
     """What `accelerate launch --mixed_precision` asked for, float32 without it. UserError for a format we do not
     train in."""
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if asked not in _FORMATS:
+    if asked not in _LAUNCHED:
         raise UserError(
             f"accelerate was launched with mixed precision {asked}",
-            expected=" or ".join(_FORMATS),
+            expected=" or ".join(_LAUNCHED),
             hint="or say it to paretopose: --precision bfloat16",
         )
-    return _FORMATS[asked]
+    return _LAUNCHED[asked]
 
 
 class Alone:

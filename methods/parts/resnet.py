@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from methods.parts.arithmetic import Size, conv_macs, shrink
 
-__all__ = ["DEPTHS", "BasicBlock", "Bottleneck", "ResNet"]
+__all__ = ["DEPTHS", "TINY", "BasicBlock", "Bottleneck", "ResNet"]
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -93,6 +94,10 @@ DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
     152: (Bottleneck, (3, 8, 36, 3)),
 }
 """Block and blocks per stage of the published depths (table 1 of the paper)."""
+
+
+TINY: dict[str, Any] = {"block": BasicBlock, "blocks": (1, 2, 2), "widths": (32, 64, 128)}
+"""The trunk of the tiny networks: three stages, because a fourth would leave 4x3 positions at 128x96."""
 
 
 class ResNet(nn.Module):

@@ -29,7 +29,8 @@ _BETA = 0.99
 
 @dataclass(frozen=True)
 class TrunkSize:
-    """`token_std`: spread of the keypoint tokens at the start, 0 as published."""
+    """`token_std`: spread of the keypoint tokens at the start, 0 as published. `stem`: widths of convolutions in place
+    of the patch kernel, none as published."""
 
     dim: int
     depth: int
@@ -38,6 +39,7 @@ class TrunkSize:
     mlp_ratio: float = 4.0
     drop_path: float = 0.1
     token_std: float = 0.0
+    stem: tuple[int, ...] = ()
 
     @property
     def scored_layers(self) -> range:
@@ -88,8 +90,8 @@ class TwoStageTrunk(nn.Module):
         self.joints, self.grid, self.replace_oks = num_joints, grid, replace_oks
         self.scored_layers = size.scored_layers
         coarse = grid[0] * grid[1]
-        # QUIRK: not padded, although the trunk it starts from embeds patches that padding 2 has shifted: trained so
-        self.patch_embed = vit.PatchEmbed(size.dim, size.patch)
+        # QUIRK: the kernel is not padded, although that of the trunk it starts from is (patches shift): trained so
+        self.patch_embed = vit.embedding(size.dim, size.patch, size.stem)
         self.pos_embed_list = nn.ParameterList(torch.empty(1, n, size.dim) for n in (coarse, 4 * coarse))
         self.keypoint_tokens = nn.Parameter(torch.randn(1, num_joints, size.dim) * size.token_std)
         self.quality_token = nn.Parameter(torch.zeros(1, 1, size.dim))

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from methods.parts import vit
-from methods.parts.arithmetic import conv_macs
 from methods.parts.sharpose import TrunkSize, kept_count
 
 __all__ = ["TwoStageCost"]
@@ -88,7 +87,7 @@ class TwoStageCost:
     def _stage(self, tokens: np.ndarray, patches: int) -> np.ndarray:
         size = self.size
         blocks = size.depth * vit.block_macs(size.dim, tokens, size.mlp_ratio)
-        return conv_macs(3, size.dim, size.patch, (patches, 1)) + blocks
+        return vit.embedding_macs(size.dim, size.patch, patches, size.stem) + blocks
 
     def _quality(self) -> int:
         return (2 * self.size.dim + self.qualities) * self.size.dim

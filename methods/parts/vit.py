@@ -7,7 +7,7 @@ L tokens, width D.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,12 +20,15 @@ from methods.parts.arithmetic import conv_macs
 __all__ = [
     "Attention",
     "Block",
+    "ConvStem",
     "Mlp",
     "PatchEmbed",
     "PoseViT",
     "attention_row_macs",
     "block_macs",
     "blocks",
+    "embedding",
+    "embedding_macs",
     "grid_of",
     "init_vit",
     "interpolated",
@@ -49,6 +52,48 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class ConvStem(nn.Module):
+    """(B, 3, H, W) -> (B, h w, D) by 3x3 convolutions that each halve the image, to `widths` and then to D channels.
+
+    For short trainings: one large kernel learns slowly from few images (after Xiao et al., 'Early Convolutions Help
+    Transformers See Better', NeurIPS 2021). Ours has GELU and 3x3 kernels to the end, and its norm is over groups of
+    channels (`widths` are multiples of 4), not over the batch: parts of a batch in several processes then give what
+    the whole gives in one.
+    """
+
+    def __init__(self, dim: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for width in widths:
+            layers += [nn.Conv2d(inputs, width, 3, stride=2, padding=1), nn.GroupNorm(4, width), nn.GELU()]
+            inputs = width
+        self.layers = nn.Sequential(*layers, nn.Conv2d(inputs, dim, 3, stride=2, padding=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).flatten(2).transpose(1, 2)
+
+
+def embedding(dim: int, patch: int, stem: Sequence[int] = (), padding: int = 0) -> PatchEmbed | ConvStem:
+    """(B, 3, H, W) -> (B, h w, D): by one kernel of the size of a patch, `padding` around the image, or by a stem of
+    these widths, which has a padding of its own. ValueError where its convolutions make patches of another size."""
+    if not stem:
+        return PatchEmbed(dim, patch, padding)
+    made = 2 << len(stem)
+    if patch != made:
+        raise ValueError(f"a stem of {len(stem) + 1} convolutions makes patches of {made} pixels, not {patch}")
+    return ConvStem(dim, stem)
+
+
+def embedding_macs(dim: int, patch: int, patches: int, stem: Sequence[int] = ()) -> int:
+    """Of `embedding` for one image of so many patches."""
+    if not stem:
+        return conv_macs(3, dim, patch, (patches, 1))
+    channels = (3, *stem, dim)
+    sizes = [patches << 2 * i for i in reversed(range(len(channels) - 1))]
+    return sum(conv_macs(a, b, 3, (n, 1)) for a, b, n in zip(channels[:-1], channels[1:], sizes, strict=True))
 
 
 class Attention(nn.Module):
@@ -140,13 +185,14 @@ class PoseViT(nn.Module):
         *,
         mlp_ratio: float = 4.0,
         patch: int = 16,
+        stem: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.dim, self.mlp_ratio, self.patch = dim, mlp_ratio, patch
+        self.dim, self.mlp_ratio, self.patch, self.stem = dim, mlp_ratio, patch, stem
         self.grid = (input_size[0] // patch, input_size[1] // patch)
-        # QUIRK: padding 2 with stride = kernel shifts every patch by two pixels, and the last two rows and
-        # columns of the image are never seen; published weights expect it.
-        self.patch_embed = PatchEmbed(dim, self.patch, padding=2)
+        # QUIRK, of the kernel alone: padding 2 with stride = kernel shifts every patch by two pixels, and the last two
+        # rows and columns of the image are never seen; published weights expect it.
+        self.patch_embed = embedding(dim, patch, stem, padding=2)
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, dim))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.blocks = blocks(dim, depth, heads, eps=_EPS, mlp_ratio=mlp_ratio, drop_path=drop_path)
@@ -167,8 +213,9 @@ class PoseViT(nn.Module):
 
     def trunk_macs(self, input_size: Size) -> int:
         """Multiply-accumulates for one image of the size the trunk was built for."""
-        body = len(self.blocks) * block_macs(self.dim, self.grid[0] * self.grid[1], self.mlp_ratio)
-        return conv_macs(3, self.dim, self.patch, self.grid) + body
+        patches = self.grid[0] * self.grid[1]
+        body = len(self.blocks) * block_macs(self.dim, patches, self.mlp_ratio)
+        return embedding_macs(self.dim, self.patch, patches, self.stem) + body
 
     def adapt_state(self, state: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], list[str]]:
         """`state` with the positions under `prefix` on this grid, without a classifier's own norm and head.

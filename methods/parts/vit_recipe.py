@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from methods.parts import quick
+
 __all__ = ["LIGHT", "OFFICIAL", "PROTOCOL", "QUICK", "layer_decay_groups"]
 
 PROTOCOL: dict[str, Any] = {"codec": "udp", "decoder": "udp_dark", "dialect": "mmpose0"}
@@ -70,15 +72,15 @@ def _contains(name: str, parts: Sequence[str]) -> bool:
 
 
 QUICK: dict[str, Any] = {
-    "batch": 64,
-    "lr": 1.5e-3,
+    "batch": 16,  # as quick.TINY
+    "lr": 1e-3,
     "optimiser": "adamw",
     "weight_decay": 0.05,
     "clip_norm": 1.0,
     "schedule": "cosine",
     "warmup_steps": 200,
     "groups": partial(layer_decay_groups, rate=1.0),
-    "differs": ("own recipe for the synthetic set: short, light augmentation, no pretraining, no layer decay",),
+    "differs": quick.differs("no pretraining, no layer decay"),
 }
 LIGHT: dict[str, Any] = {"dialect": "mmpose0", "scale": 0.15, "rotation": 15.0, "half_body": 0.0}
 """The augmentation of QUICK."""

@@ -129,6 +129,19 @@ def test_knobs_and_fields_are_set_and_stand_in_the_weights(root, tmp_path):
         invoke(*arguments, "--set", "batch=2", "--out", str(out))
 
 
+@pytest.mark.parametrize("said, wanted", [((), "bfloat16"), (("--precision", "float32"), "float32")])
+def test_the_number_format_that_accelerate_was_launched_with_holds_unless_one_is_said(
+    root, tmp_path, monkeypatch, said, wanted
+):
+    from harness.train import checkpoints
+
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    arguments = (METHOD, "--data", f"coco={root}", "--recipe", "quick", "--epochs", "1", "--workers", "0")
+    invoke(*arguments, *said, "--out", str(tmp_path))
+    _, facts = checkpoints.read(tmp_path / f"{METHOD}.safetensors")
+    assert facts["precision"] == wanted
+
+
 def test_a_dry_run_refuses_a_recipe_of_another_input_size_as_a_real_run_does():
     with pytest.raises(UserError, match="for an input of 384x288, the network takes 256x192"):
         invoke("sharpose_b", "--recipe", "official_384x288", "--dry-run")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.method import find_variant
+from harness.method import find_variant, variants
 from harness.train.optimiser import optimiser
 
 HRNET, MMPOSE0, MMPOSE1 = (
@@ -88,3 +88,10 @@ def test_mask_rcnn_sees_as_many_images_in_any_batch(variant, batch, steps):
     assert r.lr == pytest.approx(0.02 * batch / 16) and r.milestones == (steps * 7 // 9, steps * 25 // 27)
     assert (r.warmup_steps, r.warmup_ratio) == (1000, 0.001)
     assert r.augmentation.short_sides == (640, 672, 704, 736, 768, 800) and r.augmentation.longest == 1333
+
+
+def test_the_trunk_that_a_recipe_starts_from_is_a_layout_of_its_variant():
+    started = [(v, r) for v in variants().values() for r in v.recipes.values() if r.trunk]
+    assert len(started) > 20
+    for variant, recipe in started:
+        assert recipe.trunk in {layout.name for layout in variant.layouts if layout.partial}, variant.name

@@ -437,7 +437,7 @@ def test_the_tiny_variant_stays_small_and_learns():
     torch.manual_seed(0)
     network = _build("sharpose_tiny", (128, 96))
     assert isinstance(network, Predictor) and isinstance(network, Trainable)
-    assert sum(p.numel() for p in network.parameters()) <= 520_000
+    assert sum(p.numel() for p in network.parameters()) <= 800_000
     recipe = find_variant("sharpose_tiny").recipes["quick"]
     optimiser = torch.optim.AdamW(recipe.groups(network, recipe))
     batch = _batch(2, 17, 128)

@@ -10,8 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import UserError, WeightsError
 from harness.method import Predictor, Trainable, find_variant
+from harness.train.checkpoints import fitting_variants
 from harness.train.recipes import Progress, TrainBatch
 from methods.parts.vit_names import merge_experts
+from methods.vitpose import ViTPose, _Size
 
 PARAMETERS = {
     "vitpose_s": 24_290_577,
@@ -52,7 +54,6 @@ def _load(network, layout, state):
 @pytest.fixture(scope="module")
 def tiny_sized():
     """(name, state) of a narrow two-block network with the classic head, in official names."""
-    from methods.vitpose import ViTPose, _Size
 
     def make(simple=False, size=(256, 192), heads=4):
         torch.manual_seed(0)
@@ -215,6 +216,15 @@ def test_a_vitpose_plus_file_becomes_the_plain_coco_network(tiny_sized, nested):
     assert _layout("vitpose_b", state).name == ("official" if nested else "vitpose++")
     own = merge_experts(state)
     assert own.keys() == plain.keys() and all(torch.equal(own[n], plain[n]) for n in plain)
+
+
+def test_a_file_whose_patches_another_part_embeds_is_named_as_another_network():
+    by_convolutions, own = _build("vitpose_tiny", (128, 96)), find_variant("vitpose_tiny")
+    by_kernel = ViTPose(_Size(96, 4, 3, mlp_ratio=2.0), simple=True, patch=8, num_joints=17, input_size=(128, 96))
+    with pytest.raises(WeightsError, match="width 96 and depth 4") as refusal:
+        by_convolutions.adapt_state(by_kernel.state_dict())
+    assert "patches by convolutions" in str(refusal.value.expected)
+    assert own.name not in {fit.variant.name for fit in fitting_variants(by_kernel.state_dict())}
 
 
 def test_a_six_headed_classifier_is_refused_and_other_small_files_are_warned_about():

@@ -48,3 +48,14 @@ def test_the_settings_of_the_user_change_no_figure():
     plain = drawn("a")
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "lines.linewidth": 9}):
         assert drawn("a") == plain
+
+
+def test_a_figure_is_laid_out_once_and_drawn_once_for_each_format(monkeypatch):
+    draws, draw = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: (draws.append(type(renderer)), draw(self, renderer)))
+    with canvas.sheet():
+        figure = Figure(figsize=(2, 1), layout="constrained")
+        figure.add_subplot().set_xlabel("gmacs")
+        files = canvas.save(figure)
+    assert len(draws) == 1 + len(files)
+    assert canvas.save(figure) == files

@@ -9,6 +9,8 @@ import torch
 from harness.errors import WeightsError
 from harness.method import Layout, Variant, find_variant
 from harness.train.checkpoints import fitting_variants, infer_joints, load_into, open_variant, write
+from methods.parts.resnet import BasicBlock
+from methods.simplebaseline import SimpleBaseline
 
 LAYOUTS = [("simplebaseline_r18", "mmpose0"), ("simplebaseline_r18", "mmpose1"), ("hrnet_w32", "mmpose1")]
 
@@ -120,6 +122,23 @@ def test_a_trunk_of_another_depth_is_refused(tmp_path):
     variant = find_variant("simplebaseline_r18")
     with pytest.raises(WeightsError, match="simplebaseline_r34"):
         load_into(_network(variant.name), variant, path, initialise=True)
+
+
+def test_a_trunk_with_fewer_blocks_is_refused(tmp_path):
+    path = _save(tmp_path / "w.pth", _trunk("simplebaseline_r18", "deconv_layers", "final_layer"))
+    variant = find_variant("simplebaseline_r34")
+    with pytest.raises(WeightsError, match="simplebaseline_r18"):
+        load_into(_network(variant.name), variant, path, initialise=True)
+
+
+def test_a_file_with_one_stage_more_is_another_network(tmp_path):
+    longer = SimpleBaseline(BasicBlock, (1, 2, 2, 1), input_size=(128, 96), widths=(32, 64, 128, 128), deconvs=(64, 64))
+    state = {**_network("simplebaseline_tiny").state_dict(), **longer.state_dict()}
+    state |= {n: v for n, v in _network("simplebaseline_tiny").state_dict().items() if n.startswith("deconv_layers.0")}
+    path = _save(tmp_path / "w.pth", state)
+    for name in ("simplebaseline_tiny", "fasterpose_tiny"):
+        with pytest.raises(WeightsError, match=r"no (backbone\.)?layer4"):
+            load_into(_network(name), find_variant(name), path, initialise=True)
 
 
 def test_the_surplus_of_an_hrnet_classifier_is_listed_as_ignored(tmp_path):

@@ -17,12 +17,12 @@ def test_the_trunk_of_a_vitpose_file_starts_both_stages(tmp_path):
     report = load_into(network, variant, tmp_path / "vitpose.safetensors", initialise=True)
     assert report.notes == ("position embedding interpolated from 16x12 to 8x6, not fine-tuned",)
     theirs, ours = vitpose.backbone.state_dict(), network.backbone.state_dict()
-    for name in ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.3.mlp.fc2.bias"):
+    for name in ("patch_embed.layers.0.weight", "blocks.0.attn.qkv.weight", "blocks.3.mlp.fc2.bias"):
         assert torch.equal(ours[name], theirs[name])
     assert torch.equal(ours["norm.weight"], theirs["last_norm.weight"])
     # ViTPose adds the class slot to every patch
     assert torch.allclose(ours["pos_embed_list.1"], theirs["pos_embed"][:, 1:] + theirs["pos_embed"][:, :1])
-    assert ours["pos_embed_list.0"].shape == (1, 48, 64)
+    assert ours["pos_embed_list.0"].shape == (1, 48, 96)
 
 
 def test_a_vitpose_plus_file_gives_the_trunk_for_coco():

@@ -52,6 +52,25 @@ def test_block_macs_equal_the_operator_counter(ratio):
     assert counted == 2 * (vit.block_macs(24, 11, ratio) + vit.attention_row_macs(24, 4, 11))
 
 
+@pytest.mark.parametrize("stem", [(), (8, 16)])
+def test_a_stem_makes_as_many_tokens_as_one_kernel_and_its_macs_equal_the_operator_counter(stem):
+    embedding = vit.embedding(12, 8, stem)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        tokens = embedding(torch.zeros(2, 3, 32, 24))
+    assert tokens.shape == (2, 12, 12)
+    assert counter.get_total_flops() // 2 == 2 * vit.embedding_macs(12, 8, 12, stem)
+
+
+def test_a_stem_sees_no_other_image_of_its_batch_in_training():
+    embedding, images = vit.ConvStem(12, (8, 16)).train(), torch.randn(3, 3, 32, 24)
+    torch.testing.assert_close(embedding(images)[1:2], embedding(images[1:2]))
+
+
+def test_a_stem_that_makes_other_patches_is_refused():
+    with pytest.raises(ValueError, match="patches of 8 pixels, not 16"):
+        vit.embedding(12, 16, (8, 16))
+
+
 def test_drop_path_rises_linearly_from_zero():
     rates = [block.drop_path.p for block in vit.blocks(8, 5, 2, eps=1e-6, drop_path=0.4)]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
