@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -80,7 +79,7 @@ class OnEngine:
     def __call__(self, session: Session, *stages: Stage) -> None:
         """Fill the rows of `session` as `measure_here` does."""
         board = Board(session, stages, here=self._engine.here)
-        waiting = deque(board.ready())
+        waiting = board.ready()
         if not waiting:
             return
         left = board.left
@@ -91,13 +90,14 @@ class OnEngine:
                 advance(left - board.left)
                 left = board.left
 
-    def _carried_out(self, waiting: deque[Task], session: Session) -> Iterator[Task]:
+    def _carried_out(self, waiting: list[Task], session: Session) -> Iterator[Task]:
         """Gives out what is waiting; yields each task when it has ended and its results are kept."""
         running: dict[int, Task] = {}
         tries: dict[Task, int] = {}
         while waiting or running:
             while waiting and len(running) < self._engine.room():
-                task = waiting.popleft()
+                task = max(waiting, key=lambda waiting: len(waiting.rows))  # a long one that is last runs alone
+                waiting.remove(task)
                 tries[task] = tries.get(task, 0) + 1
                 number = sum(tries.values())
                 self._engine.start(number, order_of(task, session), needs_of(task, session.options))
@@ -106,7 +106,7 @@ class OnEngine:
             task = running.pop(number)
             if isinstance(outcome, Lost) and tries[task] < _TRIES:
                 session.progress.say(f"{task.title}: its worker was lost ({outcome.why}); once more")
-                waiting.appendleft(task)
+                waiting.append(task)
                 continue
             if isinstance(outcome, Lost):
                 _give_up(task, outcome, session)
