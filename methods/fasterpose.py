@@ -173,11 +173,13 @@ _ASSUMED = Recipe(
     differs=("no recipe is published: SimpleBaseline's, with DARK's targets (the first author's earlier work)",),
 )
 _TARGET = TargetSpec("unbiased", 1.5, 4)
-_QUICK = Recipe(epochs=35, target=_TARGET, **quick.QUICK | {"lr": 1e-3})
+_LIGHT = Augmentation(**quick.LIGHT)
+_QUICK = Recipe(epochs=35, target=_TARGET, augmentation=_LIGHT, **quick.QUICK | {"lr": 1e-3})
 _TINY_QUICK = Recipe(
     epochs=16,
     target=_TARGET,
     trunk="simplebaseline",
+    augmentation=_LIGHT,
     **quick.TINY | {"differs": quick.differs("made for simplebaseline_tiny's trunk")},
 )
 

@@ -130,7 +130,8 @@ _MMPOSE1 = replace(
         "ground-truth boxes are cleaned as HRNet's code does it, which makes them a pixel smaller",
     ),
 )
-_QUICK = Recipe(epochs=40, target=TargetSpec("unbiased", 1.5, 4), **quick.QUICK)
+_LIGHT = Augmentation(**quick.LIGHT)
+_QUICK = Recipe(epochs=40, target=TargetSpec("unbiased", 1.5, 4), augmentation=_LIGHT, **quick.QUICK)
 
 _LOSS = Knob(
     "loss", "build", "mse_half", "training loss; those on logits answer their sigmoid", MAP_LOSSES, OTHER_LOSSES

@@ -152,8 +152,9 @@ _RECIPES = {
     "official_384x288": replace(_OFFICIAL, input_size=(384, 288), target=TargetSpec("msra", 3.0, 4)),
     "mmpose1": replace(_MMPOSE1, input_size=_SMALL),
 }
-_QUICK = Recipe(epochs=40, target=TargetSpec("msra", 1.5, 4), **quick.QUICK | {"lr": 1e-3})
-_TINY_QUICK = Recipe(epochs=30, target=TargetSpec("unbiased", 1.5, 4), **quick.TINY)
+_LIGHT = Augmentation(**quick.LIGHT)
+_QUICK = Recipe(epochs=40, target=TargetSpec("msra", 1.5, 4), augmentation=_LIGHT, **quick.QUICK | {"lr": 1e-3})
+_TINY_QUICK = Recipe(epochs=30, target=TargetSpec("unbiased", 1.5, 4), augmentation=_LIGHT, **quick.TINY)
 
 _STYLE = Knob("style", "build", "pytorch", "which convolution of a bottleneck has the stride", ("pytorch", "caffe"))
 _LOSS = Knob(

@@ -214,11 +214,15 @@ _SRHEAD_OFFICIAL = replace(
     loss="squared error, mean over persons, joints and pixels of the heatmap",
     differs=(*_OFFICIAL.differs, "no top-down configuration of the SR head is published: SRPose's"),
 )
-_QUICK = Recipe(epochs=30, target=TargetSpec("msra", sigma=6.0, stride=1), **quick.QUICK | {"lr": 1e-3})
+_LIGHT = Augmentation(**quick.LIGHT)
+_QUICK = Recipe(
+    epochs=30, target=TargetSpec("msra", sigma=6.0, stride=1), augmentation=_LIGHT, **quick.QUICK | {"lr": 1e-3}
+)
 _TINY_QUICK = Recipe(
     epochs=8,
     target=TargetSpec("unbiased", sigma=3.0, stride=2),
     trunk="simplebaseline",
+    augmentation=_LIGHT,
     **quick.TINY | {"differs": quick.differs("made for simplebaseline_tiny's trunk")},
 )
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.train.recipes import Augmentation
-
-__all__ = ["QUICK", "TINY", "differs"]
+__all__ = ["LIGHT", "QUICK", "TINY", "differs"]
 
 
 def differs(start: str) -> tuple[str, ...]:
@@ -20,10 +18,11 @@ QUICK: dict[str, Any] = {
     "schedule": "cosine",
     "warmup_steps": 50,
     "warmup_ratio": 0.1,
-    "augmentation": Augmentation(scale=0.15, rotation=15.0, half_body=0.0),
     "differs": differs("no pretrained trunk"),
 }
-"""Fields of a Recipe that knows its length and target."""
+"""Fields of a Recipe that has its own length and target."""
+LIGHT: dict[str, Any] = {"scale": 0.15, "rotation": 15.0, "half_body": 0.0}
+"""Its augmentation."""
 # small batches: at this length, the number of steps counts for more than the noise of each
 TINY = QUICK | {"batch": 16, "lr": 3e-3, "warmup_steps": 200}
 """The same for the tiny networks, on a CPU."""
