@@ -407,7 +407,7 @@ VARIANTS = (
     replace(
         _variant("tiny", _tiny, {"quick": _QUICK, "official": replace(_OFFICIAL, input_size=None, trunk="")}, ()),
         input_size=(128, 96),
-        protocol=_PROTOCOL.model_copy(update={"blur_kernel": 7}),  # DARK's kernel for sigma 1.5
+        protocol=PoseProtocol(**shared.PROTOCOL | {"blur_kernel": 7}),  # DARK's kernel for sigma 1.5
         layouts=_LAYOUTS[:2],
         note="small enough to train on a CPU in minutes; not a published network",
         source="arXiv 2312.10758, scaled down",

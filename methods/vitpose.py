@@ -277,7 +277,7 @@ VARIANTS = (
         method="vitpose",
         build=_tiny,
         input_size=(128, 96),
-        protocol=_PROTOCOL.model_copy(update={"blur_kernel": 7}),  # DARK's kernel for sigma 1.5
+        protocol=PoseProtocol(**shared.PROTOCOL | {"blur_kernel": 7}),  # DARK's kernel for sigma 1.5
         layouts=_LAYOUTS[1:2],
         recipes={
             "quick": _QUICK,
