@@ -28,8 +28,8 @@ quickstart: install
 	$(PP) run suites/quickstart.yaml --jobs 2
 
 # From one seed, one after the other; three start from the trunk of another. Their record is measured from the very
-# files that are committed. PRECISION=bfloat16 is twice as fast on a CPU that has the
-# instructions, and many times slower on one that has not.
+# files that are committed. PRECISION=bfloat16 is twice as fast on a CPU that has the instructions, and many times
+# slower on one that has not.
 TINY := simplebaseline_tiny hrnet_tiny fasterpose_tiny srpose_tiny vitpose_tiny sharpose_tiny maskrcnn_tiny
 INIT_fasterpose_tiny := --init results/quickstart/simplebaseline_tiny.safetensors
 INIT_srpose_tiny := --init results/quickstart/simplebaseline_tiny.safetensors

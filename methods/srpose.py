@@ -21,7 +21,7 @@ from methods.parts import quick, resnet_names, vit, vit_names
 from methods.parts.hrnet import HRNet, HRNetShape
 from methods.parts.losses import mse_half
 from methods.parts.names import renamed
-from methods.parts.resnet import DEPTHS, BasicBlock, ResNet
+from methods.parts.resnet import DEPTHS, TINY, ResNet
 from methods.parts.srhead import CoarseToFineHead, SRHead, Stages
 
 __all__ = ["VARIANTS", "SRHeadPose", "SRPose"]
@@ -149,7 +149,7 @@ def _vit_b(size: Size) -> nn.Module:
 
 def _tiny_trunk(size: Size) -> nn.Module:
     # simplebaseline_tiny's three stages, whose weights they start from, and a fourth, as the head joins four maps
-    return ResNet(BasicBlock, (1, 2, 2, 1), (32, 64, 128, 128))
+    return ResNet(TINY["block"], (*TINY["blocks"], 1), (*TINY["widths"], 128))
 
 
 # maps half as large as the input: at full size a CPU spends most of a training on targets and loss

@@ -157,14 +157,18 @@ class ViTPose(nn.Module):
         return state, notes
 
 
+_PATCHES = {"proj.weight": "a kernel", "layers.0.weight": "convolutions"}
+
+
 def _describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """What the names and shapes of own tensors tell; fields of absent parts are missing."""
     blocks = {int(name.split(".")[2]) for name in state if name.startswith("backbone.blocks.")}
     found: dict[str, Any] = {"depth": len(blocks)} if blocks else {}
     if "backbone.pos_embed" in state:
         found["width"] = state["backbone.pos_embed"].shape[-1]
-    if "backbone.patch_embed.proj.weight" in state or "backbone.patch_embed.layers.0.weight" in state:
-        found["patches"] = "a kernel" if "backbone.patch_embed.proj.weight" in state else "convolutions"
+    for name, by in _PATCHES.items():
+        if f"backbone.patch_embed.{name}" in state:
+            found["patches"] = by
     if "keypoint_head.final_layer.weight" in state:
         found["head"] = "classic" if "keypoint_head.deconv_layers.0.weight" in state else "simple"
         found["joints"] = state["keypoint_head.final_layer.weight"].shape[0]

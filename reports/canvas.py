@@ -26,6 +26,7 @@ __all__ = [
     "MARKERS",
     "between",
     "label_points",
+    "lay_out",
     "legible",
     "logarithmic",
     "pixel",
@@ -164,15 +165,20 @@ def _lead(axes: Axes, anchor: tuple[float, float], box: Box) -> None:
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
+def lay_out(figure: Figure) -> None:
+    """Find the places of its parts once and leave them there."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
+
+
 def save(figure: Figure) -> dict[str, bytes]:
     """The figure as `png`, `svg` and `pdf`; the same figure gives the same bytes. It stays laid out."""
     pdf = {"CreationDate": None, "Creator": None, "Producer": None}
     without: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": pdf}
     files = {}
     with sheet(), matplotlib.rc_context({"svg.hashsalt": "paretopose", "pdf.fonttype": 42}):
-        if figure.get_layout_engine() is not None:
-            figure.draw_without_rendering()
-            figure.set_layout_engine(None)  # with any engine, each format is drawn twice
+        lay_out(figure)  # with an engine each format would be drawn twice
         for kind, metadata in without.items():
             stream = io.BytesIO()
             figure.savefig(stream, format=kind, metadata=metadata)

@@ -20,6 +20,7 @@ from reports.canvas import (
     MARKERS,
     between,
     label_points,
+    lay_out,
     legible,
     logarithmic,
     pixel,
@@ -92,8 +93,7 @@ def family(knob: str, curves: Sequence[Curve]) -> Figure:
             handles, names, title=title, loc="outside lower center", ncols=min(columns, len(names)), frameon=False,
             fontsize=FONT + 0.5, title_fontsize=FONT, handlelength=3.2,
         )  # fmt: skip
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)
+        lay_out(figure)
         _label(right, shown)
     return figure
 

@@ -11,7 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from reports.canvas import COLOURS, MARKERS, between, label_points, legible, logarithmic, pixel, plain_axes, sheet
+from reports.canvas import (
+    COLOURS,
+    MARKERS,
+    between,
+    label_points,
+    lay_out,
+    legible,
+    logarithmic,
+    pixel,
+    plain_axes,
+    sheet,
+)
 from reports.grounds import persons_of
 from reports.labels import Box
 from reports.model import Value
@@ -50,8 +61,7 @@ def tradeoff(
         _draw_published(axes, printed, found, styles)
         _draw_lines(axes, found, styles)
         _draw_legend(figure)
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # labels are placed in pixels; nothing may move after that
+        lay_out(figure)  # labels are placed in pixels; nothing may move after that
         _draw_labels(axes, found, printed)
     return figure
 

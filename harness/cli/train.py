@@ -79,7 +79,7 @@ def train(
     options = Options(
         device=str(group.device),
         workers=workers,
-        precision=precision or processes.launched_precision(),
+        precision=precision,
         accumulate=accumulate,
         sync_norms=sync_norms,
         validate=_validate(variant, judges, group.device, workers),

@@ -96,7 +96,7 @@ class OnEngine:
         tries: dict[Task, int] = {}
         while waiting or running:
             while waiting and len(running) < self._engine.room():
-                task = max(waiting, key=lambda waiting: len(waiting.rows))  # a long one that is last runs alone
+                task = max(waiting, key=lambda task: len(task.rows))  # a long one that is last runs alone
                 waiting.remove(task)
                 tries[task] = tries.get(task, 0) + 1
                 number = sum(tries.values())

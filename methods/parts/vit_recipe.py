@@ -72,7 +72,7 @@ def _contains(name: str, parts: Sequence[str]) -> bool:
 
 
 QUICK: dict[str, Any] = {
-    "batch": 16,  # as quick.TINY
+    "batch": quick.TINY["batch"],
     "lr": 1e-3,
     "optimiser": "adamw",
     "weight_decay": 0.05,
@@ -82,5 +82,5 @@ QUICK: dict[str, Any] = {
     "groups": partial(layer_decay_groups, rate=1.0),
     "differs": quick.differs("no pretraining, no layer decay"),
 }
-LIGHT: dict[str, Any] = {"dialect": "mmpose0", "scale": 0.15, "rotation": 15.0, "half_body": 0.0}
+LIGHT: dict[str, Any] = quick.LIGHT | {"dialect": "mmpose0"}
 """The augmentation of QUICK."""

@@ -21,9 +21,11 @@ from harness.pose.decoders import decode, to_image
 from harness.pose.flip import flip_back
 from harness.pose.skeletons import COCO
 from harness.pose.targets import encode
+from harness.train.checkpoints import open_variant
 
 QUARTER = Decoding("quarter", "hrnet", 0)
 DARK = Decoding("dark", "hrnet", 11)
+QUICKSTART = Path(__file__).parents[2] / "results" / "quickstart"
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +57,10 @@ def runner():
 
 @pytest.fixture(scope="module")
 def sharpose():
-    """Random weights with qualities that differ between persons. Their maps have no peaks: DARK's steps there are a
-    matter of rounding, so the cells themselves are compared."""
-    protocol = find_variant("sharpose_tiny").protocol.model_copy(update={"decoder": "argmax"})
-    return TopDownRunner(network("sharpose_tiny"), protocol, COCO)
+    """The project's own weights: maps of random ones have no peaks, and DARK's steps there are a matter of rounding."""
+    variant = find_variant("sharpose_tiny")
+    built, _ = open_variant(variant, QUICKSTART / "sharpose_tiny.safetensors", num_joints=17)
+    return TopDownRunner(built.eval(), variant.protocol, COCO)
 
 
 def crops_of(runner, dataset, boxes, size=9):

@@ -136,6 +136,13 @@ def test_tasks_leave_the_records_of_a_run_in_one_process(bench, text):
     assert desk.closed == 1
 
 
+def test_the_pass_that_most_rows_wait_for_is_given_out_first(bench):
+    desk = Desk()
+    bench.run("tasks", HEAD + "  - {variant: hrnet_tiny}\n" + EXITS, executor=OnEngine(desk))
+    passes = [order for order in desk.orders if order.stage == "accuracy"]
+    assert [len(order.cells) for order in passes] == [2, 1]
+
+
 def test_a_second_run_gives_out_nothing(bench):
     first = bench.run("tasks", TWO, TIMED, executor=OnEngine(Desk()))
     desk = Desk()
