@@ -49,6 +49,9 @@ class Engine(Protocol):
     here: bool
     """on this very machine"""
 
+    def open(self) -> None:
+        """Begin what takes long: soon it will be known whether there are orders. May be called again."""
+
     def room(self) -> int:
         """How many orders it takes at once."""
 
@@ -78,6 +81,7 @@ class OnEngine:
 
     def __call__(self, session: Session, *stages: Stage) -> None:
         """Fill the rows of `session` as `measure_here` does."""
+        self._engine.open()
         board = Board(session, stages, here=self._engine.here)
         waiting = board.ready()
         if not waiting:

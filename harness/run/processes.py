@@ -30,7 +30,7 @@ class _Worker(NamedTuple):
 
 
 class Processes:
-    """`count` processes, which share the threads that this one would use. They start with the first order."""
+    """`count` processes, which share the threads that this one would use."""
 
     here = True
 
@@ -38,6 +38,11 @@ class Processes:
         self._count = count
         self._idle: list[_Worker] = []
         self._busy: dict[int, _Worker] = {}
+
+    def open(self) -> None:
+        """Start the processes: they import torch while this one looks for what is missing."""
+        while len(self._idle) + len(self._busy) < self._count:
+            self._idle.append(_started())
 
     def room(self) -> int:
         """As many orders as there are processes."""
@@ -47,8 +52,7 @@ class Processes:
         """Hand an order to a process that is idle; one that is alone has all threads of this process."""
         import torch
 
-        while len(self._idle) + len(self._busy) < self._count:
-            self._idle.append(_started())
+        self.open()  # again, where one was lost
         threads = torch.get_num_threads()
         order = replace(order, cpus=threads if needs.alone else max(1, threads // self._count))
         worker = self._idle.pop()

@@ -48,13 +48,18 @@ class Desk:
     change: Callable[[Order], Order] = lambda order: order
     orders: list[Order] = field(default_factory=list)
     needs: list[Needs] = field(default_factory=list)
+    opened: bool = False
     closed: int = 0
     _open: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def open(self) -> None:
+        self.opened = True
 
     def room(self) -> int:
         return 2
 
     def start(self, number: int, order: Order, needs: Needs) -> None:
+        assert self.opened
         self.orders.append(order)
         self.needs.append(needs)
         self._open.append((number, pickle.dumps(order)))  # as it would travel
