@@ -245,7 +245,8 @@ class Variant:
 
     `codecs` are those whose maps the network writes: one heatmap a joint, unless it says otherwise.
     `build(num_joints=, input_size=, **build_knobs)` gives a Predictor with random weights. A method that *is* a file
-    (ONNX) sets `open_file(path, **build_knobs)` instead. `tag` stands behind the name wherever the variant is shown
+    (ONNX) sets `open_file(path, **build_knobs)` instead. The first of `recipes` is the one that `train` takes
+    unless told. `tag` stands behind the name wherever the variant is shown
     ('reconstruction'), `note` says more below a table. `published` selects rows of results/published by
     (method, variant) patterns.
     """

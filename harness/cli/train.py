@@ -29,7 +29,7 @@ def train(
     data: Annotated[
         str, typer.Option(help="coco=ROOT, crowdpose=ROOT, mpii=ROOT, or synthetic (made on first use).")
     ] = "synthetic",
-    recipe: Annotated[str, typer.Option(help="official, quick ...; default: official where there is one.")] = "",
+    recipe: Annotated[str, typer.Option(help="official, quick ...; default: official, quick for a tiny one.")] = "",
     set_: Annotated[
         list[str], typer.Option("--set", help="Build knob or recipe field: head=bilinear, target.sigma=3.")
     ] = [],  # noqa: B006
@@ -67,6 +67,8 @@ def train(
         from harness.cli.recipe_table import show
 
         show(variant, name, settings, as_json)
+        if init is None:
+            _tell_of_random_trunk(settings)
         return
     from harness.train import processes
     from harness.train.loop import Options
@@ -105,7 +107,7 @@ def train(
 def _recipe(variant: Variant, name: str) -> tuple[str, Recipe]:
     if not variant.recipes:
         raise UserError(f"{variant.name} has no training recipe", hint="`paretopose methods` lists what can be trained")
-    name = name or ("official" if "official" in variant.recipes else next(iter(variant.recipes)))
+    name = name or next(iter(variant.recipes))
     if name not in variant.recipes:
         what, hint = unknown_name(f"recipe of {variant.name}", name, variant.recipes)
         raise SuiteError(what, hint=hint)
@@ -180,13 +182,19 @@ def _network(
         print(f"{init}: layout {report.layout}, {len(report.missing)} tensors keep random values", file=sys.stderr)
         for note in report.notes:
             print(f"note: {note}", file=sys.stderr)
-    elif settings.recipe.trunk:
+    else:
+        _tell_of_random_trunk(settings)
+    return network
+
+
+def _tell_of_random_trunk(settings: Settings) -> None:
+    """Where no --init is given and the recipe is made for one."""
+    if settings.recipe.trunk:
         print(
             f"the recipe starts from a pretrained trunk (layout {settings.recipe.trunk}), this run from random weights:"
             " --init FILE gives one",
             file=sys.stderr,
         )
-    return network
 
 
 def _print_result(result: TrainResult, as_json: bool) -> None:
