@@ -132,7 +132,6 @@ _MMPOSE1 = replace(
 )
 _LIGHT = Augmentation(**quick.LIGHT)
 _QUICK = Recipe(epochs=40, target=TargetSpec("unbiased", 1.5, 4), augmentation=_LIGHT, **quick.QUICK)
-_TINY_QUICK = Recipe(epochs=24, target=TargetSpec("unbiased", 1.5, 4), augmentation=_LIGHT, **quick.TINY)
 
 _LOSS = Knob(
     "loss", "build", "mse_half", "training loss; those on logits answer their sigmoid", MAP_LOSSES, OTHER_LOSSES
@@ -181,7 +180,7 @@ VARIANTS = (
         protocol=PoseProtocol(codec="unbiased", decoder="dark", blur_kernel=7),
         knobs=(_LOSS,),
         layouts=_LAYOUTS[:1],
-        recipes={"quick": _TINY_QUICK, "official": replace(_OFFICIAL, trunk="")},
+        recipes={"quick": _QUICK, "official": replace(_OFFICIAL, trunk="")},
         note="small enough to train on a CPU in minutes; not a published network",
         source="arXiv 1902.09212, scaled down",
     ),

@@ -167,7 +167,8 @@ def _draw_legend(figure: Figure) -> None:
 def _draw_labels(axes: Axes, found: Sequence[Point], printed: Sequence[Point]) -> None:
     """A label beside each point, on the front first; a published one is named where there is none of ours."""
     measured = {id(p.row) for p in found}
-    named = [*(found[i] for i in _priority(found)), *(p for p in printed if id(p.row) not in measured)][:_MOST_LABELS]
+    ours = {(p.at, p.label): p for p in (found[i] for i in _priority(found))}  # seeds of one untrained network are one
+    named = [*ours.values(), *(p for p in printed if id(p.row) not in measured)][:_MOST_LABELS]
     soft = [*_bars(axes, found), *_segments(axes, found)] if not _crammed(found) else []
     taken = [p.at for p in (*found, *printed)]
     label_points(axes, [p.at for p in named], [legible(p.label) for p in named], hard=taken, soft=soft)
