@@ -15,6 +15,7 @@ from typing import NamedTuple
 from harness import stopping
 from harness.data.apart import ended
 from harness.errors import MeasurementError
+from harness.method import variants
 from harness.run.executors import Lost, Needs
 from harness.run.worker import Order, Outcome, work
 
@@ -79,10 +80,11 @@ class Processes:
 
     def close(self) -> None:
         """End all processes, whatever they are doing."""
-        workers = [*self._idle, *self._busy.values()]
-        for worker in workers:
+        for worker in self._idle:
+            worker.process.kill()  # it holds nothing, and torch takes seconds to take itself apart
+        for worker in self._busy.values():
             worker.process.terminate()
-        for worker in workers:
+        for worker in (*self._idle, *self._busy.values()):
             worker.process.join(_STOPPING)
             worker.process.kill()
             worker.line.close()
@@ -113,6 +115,7 @@ def _lost(worker: _Worker) -> Lost:
 def _serve(line: Connection) -> None:
     """In a process: carry out orders, send their outcomes or what was raised, until nobody gives any more."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # temporary files are put away
+    variants()  # imported before somebody waits for it
     while True:
         try:
             order = line.recv_bytes()
