@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from harness.words import counted
 
@@ -50,11 +50,10 @@ def quantile(samples: Sequence[float], q: float, confidence: float = 0.95) -> Qu
 def _ranks(n: int, q: float, confidence: float) -> tuple[int, int] | None:
     """1-based ranks of the bounds, or None when n samples reach no such interval."""
     tail = (1 - confidence) / 2
+    at_most = bdtr(np.arange(n), n, q)  # P(B <= k)
     # largest l with P(B < l) <= tail, smallest u with P(B >= u) <= tail
-    low = int(binom.ppf(tail, n, q))
-    if binom.cdf(low - 1, n, q) > tail:
-        low -= 1
-    high = int(binom.ppf(1 - tail, n, q)) + 1
+    low = int(np.searchsorted(at_most, tail, side="right"))
+    high = int(np.searchsorted(at_most, 1 - tail, side="left")) + 1
     return (low, high) if low >= 1 and high <= n else None
 
 
