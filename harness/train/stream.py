@@ -7,6 +7,7 @@ and a resumed run change nothing.
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -161,10 +162,13 @@ def loader(
         num_workers=workers,
         collate_fn=data.collate,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_one_thread,
+        worker_init_fn=_prepared,
         prefetch_factor=4 if workers else None,
     )
 
 
-def _one_thread(worker: int) -> None:
+def _prepared(worker: int) -> None:
+    """One thread. Schedulers stop all processes of a job at once: the one that trains finishes its step then, and needs
+    the data; a second SIGTERM ends this one."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))

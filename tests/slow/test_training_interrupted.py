@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.data import synthetic
 from harness.train.recipes import Augmentation, Recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -84,3 +85,29 @@ def test_a_run_whose_files_cannot_grow_says_so_and_goes_on_when_they_can(tmp_pat
     assert process.returncode and "the disk is full" in said
     assert not list((tmp_path / "run" / "state").iterdir())
     assert toy.equal_bits(whole.weights, finished(tmp_path).weights)
+
+
+def test_a_scheduler_that_stops_all_processes_of_a_job_finds_the_state_saved(tmp_path):
+    synthetic.write(tmp_path, images=4, seed=3, split="train")
+    command = [sys.executable, "-m", "harness", "train", "simplebaseline_tiny", "--data", f"coco={tmp_path}"]
+    more = [
+        "--recipe",
+        "quick",
+        "--set",
+        "batch=4",
+        "--epochs",
+        "500",
+        "--workers",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    process = subprocess.Popen([*command, *more], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "run" / "log.jsonl"
+    while not (log.is_file() and log.read_text()) and process.poll() is None:
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM and "what was done is kept" in said, said
+    assert list((tmp_path / "run" / "state").glob("*.pt"))
