@@ -167,19 +167,22 @@ def _draw_legend(figure: Figure) -> None:
 def _draw_labels(axes: Axes, found: Sequence[Point], printed: Sequence[Point]) -> None:
     """A label beside each point, on the front first; a published one is named where there is none of ours."""
     measured = {id(p.row) for p in found}
-    ours = {(p.at, p.label): p for p in (found[i] for i in _priority(found))}  # seeds of one untrained network are one
-    named = [*ours.values(), *(p for p in printed if id(p.row) not in measured)][:_MOST_LABELS]
+    named = [*(found[i] for i in _priority(found)), *(p for p in printed if id(p.row) not in measured)][:_MOST_LABELS]
     soft = [*_bars(axes, found), *_segments(axes, found)] if not _crammed(found) else []
     taken = [p.at for p in (*found, *printed)]
     label_points(axes, [p.at for p in named], [legible(p.label) for p in named], hard=taken, soft=soft)
 
 
 def _priority(found: Sequence[Point]) -> list[int]:
-    """The order in which points get a label: what starts a curve, the front, then the others."""
+    """The order in which points get a label: what starts a curve, the front, then the others. Of points that are alike
+    in place and label, as the seeds of an untrained network, one does."""
     front = pareto([p.at for p in found])
     starts = {id(curve[0].row) for curve in curves(found)}
     first = [i for i, p in enumerate(found) if id(p.row) in starts]
-    return list(dict.fromkeys([*first, *front, *range(len(found))]))
+    alike: dict[tuple[Any, str], int] = {}
+    for i in (*first, *front, *range(len(found))):
+        alike.setdefault((found[i].at, found[i].label), i)
+    return list(alike.values())
 
 
 def _bars(axes: Axes, found: Sequence[Point]) -> list[Box]:

@@ -29,7 +29,7 @@ def train(
     data: Annotated[
         str, typer.Option(help="coco=ROOT, crowdpose=ROOT, mpii=ROOT, or synthetic (made on first use).")
     ] = "synthetic",
-    recipe: Annotated[str, typer.Option(help="official, quick ...; default: official, quick for a tiny one.")] = "",
+    recipe: Annotated[str, typer.Option(help="official, quick ...; default: official, of tiny ones quick.")] = "",
     set_: Annotated[
         list[str], typer.Option("--set", help="Build knob or recipe field: head=bilinear, target.sigma=3.")
     ] = [],  # noqa: B006
@@ -67,8 +67,7 @@ def train(
         from harness.cli.recipe_table import show
 
         show(variant, name, settings, as_json)
-        if init is None:
-            _tell_of_random_trunk(settings)
+        _tell_of_random_trunk(settings, init)
         return
     from harness.train import processes
     from harness.train.loop import Options
@@ -182,17 +181,16 @@ def _network(
         print(f"{init}: layout {report.layout}, {len(report.missing)} tensors keep random values", file=sys.stderr)
         for note in report.notes:
             print(f"note: {note}", file=sys.stderr)
-    else:
-        _tell_of_random_trunk(settings)
+    _tell_of_random_trunk(settings, init)
     return network
 
 
-def _tell_of_random_trunk(settings: Settings) -> None:
-    """Where no --init is given and the recipe is made for one."""
-    if settings.recipe.trunk:
+def _tell_of_random_trunk(settings: Settings, init: Path | None) -> None:
+    """Where the recipe is made for a pretrained trunk and `init` gives none."""
+    if settings.recipe.trunk and init is None:
         print(
-            f"the recipe starts from a pretrained trunk (layout {settings.recipe.trunk}), this run from random weights:"
-            " --init FILE gives one",
+            f"the recipe starts from a pretrained trunk (layout {settings.recipe.trunk}), this command from random"
+            " weights: --init FILE gives one",
             file=sys.stderr,
         )
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
@@ -81,7 +82,7 @@ class Processes:
     def close(self) -> None:
         """End all processes, whatever they are doing."""
         for worker in self._idle:
-            worker.process.kill()  # it holds nothing, and torch takes seconds to take itself apart
+            worker.process.kill()  # its files are put away, and torch takes seconds to take itself apart
         for worker in self._busy.values():
             worker.process.terminate()
         for worker in (*self._idle, *self._busy.values()):
@@ -96,6 +97,7 @@ def _started() -> _Worker:
     context = multiprocessing.get_context("spawn")
     line, end = context.Pipe()
     process = context.Process(target=_serve, args=(end,))
+    resource_tracker.ensure_running()  # the first process starts it otherwise, which lifts the mask
     # Ctrl-C reaches all processes: the one that gives the orders decides, and this mask is inherited
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -115,7 +117,8 @@ def _lost(worker: _Worker) -> Lost:
 def _serve(line: Connection) -> None:
     """In a process: carry out orders, send their outcomes or what was raised, until nobody gives any more."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # temporary files are put away
-    variants()  # imported before somebody waits for it
+    with suppress(Exception):  # what is wrong with them, the first order tells
+        variants()  # imported before somebody waits for it
     while True:
         try:
             order = line.recv_bytes()

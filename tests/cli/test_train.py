@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.errors import DataError, SuiteError, UserError
+from harness.method import variants
 
 METHOD = "simplebaseline_tiny"
 
@@ -63,14 +64,16 @@ def test_a_dry_run_as_json_holds_the_recipe_at_the_length_asked_for():
     assert plain["differs"][-1] == "14 epochs in place of 140, milestones in proportion"
 
 
-def test_a_tiny_network_has_its_quick_recipe_unless_told():
+def test_a_tiny_network_has_its_quick_recipe_unless_told_and_others_the_official_one():
     plain = json.loads(invoke("hrnet_tiny", "--dry-run", "--json").stdout)
     assert plain["recipe"] == "quick" and not plain["milestones"]
+    defaults = {name: next(iter(variant.recipes)) for name, variant in variants().items() if variant.recipes}
+    assert defaults == {name: "quick" if name.endswith("_tiny") else "official" for name in defaults}
 
 
 @pytest.mark.parametrize(("more", "told"), [((), True), (("--init", "trunk.pth"), False)], ids=["without", "with"])
 def test_a_dry_run_says_when_the_trunk_of_the_recipe_is_missing(more, told):
-    assert ("this run from random weights" in invoke("hrnet_w32", "--dry-run", *more).stderr) == told
+    assert ("random weights: --init FILE" in invoke("hrnet_w32", "--dry-run", *more).stderr) == told
 
 
 def test_training_writes_weights_that_load_again_and_goes_on_when_called_again(root, tmp_path):

@@ -21,11 +21,11 @@ from harness.pose.decoders import decode, to_image
 from harness.pose.flip import flip_back
 from harness.pose.skeletons import COCO
 from harness.pose.targets import encode
+from harness.suite.sources import QUICKSTART
 from harness.train.checkpoints import open_variant
 
 QUARTER = Decoding("quarter", "hrnet", 0)
 DARK = Decoding("dark", "hrnet", 11)
-QUICKSTART = Path(__file__).parents[2] / "results" / "quickstart"
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +40,14 @@ def boxes(dataset):
     return from_ground_truth(dataset)
 
 
-def network(name: str, gain: float = 300.0):
-    """Random weights; the last layer is scaled so that maps have clear peaks."""
-    torch.manual_seed(0)
-    variant = find_variant(name)
-    built = variant.build(num_joints=17, input_size=variant.input_size).eval()
-    if hasattr(built, "final_layer"):
-        built.final_layer.weight.data.mul_(gain)
-    return built
-
-
 @pytest.fixture(scope="module")
 def runner():
-    return TopDownRunner(network("simplebaseline_tiny"), PoseProtocol(), COCO)
+    """Random weights; the last layer is scaled so that maps have clear peaks."""
+    torch.manual_seed(0)
+    variant = find_variant("simplebaseline_tiny")
+    built = variant.build(num_joints=17, input_size=variant.input_size).eval()
+    built.final_layer.weight.data.mul_(300.0)
+    return TopDownRunner(built, PoseProtocol(), COCO)
 
 
 @pytest.fixture(scope="module")

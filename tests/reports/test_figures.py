@@ -87,6 +87,12 @@ def test_a_label_without_room_is_left_out_rather_than_put_over_another():
         assert min(a.right, b.right) <= max(a.left, b.left) or min(a.top, b.top) <= max(a.bottom, b.bottom)
 
 
+def test_points_that_are_alike_in_place_and_name_have_one_label(made):
+    seeds = [made.row("vitpose train.epochs=0", gmacs=1.0, ap=0.5) for _ in range(2)]
+    figure = tradeoff(made.rows(*seeds, made.row("other", gmacs=2.0, ap=0.5)))
+    assert [label.get_text() for label in labels(figure)] == ["vitpose train.epochs=0", "other"]
+
+
 def test_a_label_prefers_a_place_that_covers_no_bar():
     (free,) = place([(50, 50)], [(20, 8)], hard=[], soft=[], bounds=Box(0, 0, 100, 100))
     (moved,) = place([(50, 50)], [(20, 8)], hard=[], soft=[free], bounds=Box(0, 0, 100, 100))

@@ -18,7 +18,7 @@ from harness.cost import machine
 from harness.errors import MeasurementError, MissingPackage, NonFiniteOutput, UserError
 from harness.records.parcel import pack, unpack
 from harness.records.store import Store
-from harness.run import timing, worker
+from harness.run import executors, timing, worker
 from harness.run.cluster import Cluster
 from harness.run.executors import HERE, Lost, Needs, OnEngine
 from harness.run.rows import Heard, Options
@@ -50,7 +50,7 @@ class Desk:
     needs: list[Needs] = field(default_factory=list)
     opened: bool = False
     closed: int = 0
-    _open: list[tuple[int, bytes]] = field(default_factory=list)
+    _given: list[tuple[int, bytes]] = field(default_factory=list)
 
     def open(self) -> None:
         self.opened = True
@@ -62,10 +62,10 @@ class Desk:
         assert self.opened
         self.orders.append(order)
         self.needs.append(needs)
-        self._open.append((number, pickle.dumps(order)))  # as it would travel
+        self._given.append((number, pickle.dumps(order)))  # as it would travel
 
     def next(self) -> tuple[int, Outcome | Lost]:
-        number, data = self._open.pop()  # not in the order of the table
+        number, data = self._given.pop()  # not in the order of the table
         found = self.meets.get(number, self.meets.get(0))
         if isinstance(found, BaseException):
             raise found
@@ -148,6 +148,14 @@ def test_the_pass_that_most_rows_wait_for_is_given_out_first(bench):
     assert [len(order.cells) for order in passes] == [2, 1]
 
 
+def test_an_engine_is_opened_before_it_is_known_what_is_missing(bench, monkeypatch):
+    desk, seen = Desk(), []
+    board = executors.Board
+    monkeypatch.setattr(executors, "Board", lambda *a, **k: seen.append(desk.opened) or board(*a, **k))
+    bench.run("tasks", TWO, executor=OnEngine(desk))
+    assert set(seen) == {True}
+
+
 def test_a_second_run_gives_out_nothing(bench):
     first = bench.run("tasks", TWO, TIMED, executor=OnEngine(Desk()))
     desk = Desk()
@@ -184,8 +192,8 @@ def test_a_lost_worker_costs_only_time(bench):
 def test_a_task_that_no_worker_survives_is_a_failed_row_and_the_others_go_on(bench):
     class Deadly(Desk):
         def next(self):
-            if self.orders[self._open[-1][0] - 1].cells[0].variant == "vitpose_tiny":
-                return self._open.pop()[0], Lost("OutOfMemoryError")
+            if self.orders[self._given[-1][0] - 1].cells[0].variant == "vitpose_tiny":
+                return self._given.pop()[0], Lost("OutOfMemoryError")
             return super().next()
 
     desk = Deadly()

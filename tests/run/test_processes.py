@@ -133,6 +133,18 @@ def test_a_run_that_is_asked_to_stop_ends_its_processes_and_the_next_one_does_th
     assert 0 < len(rest.begun) < 1 + len(engine.begun)
 
 
+def test_a_run_that_lacks_nothing_ends_the_processes_that_it_began_at_once(run, one_thread):
+    class Open(Processes):
+        def open(self) -> None:
+            super().open()
+            began.extend(worker.process for worker in self._idle)
+
+    began: list[Any] = []
+    first = run("apart", HERE)
+    assert run("apart", OnEngine(Open(2)))["rows"] == first["rows"]
+    assert len(set(began)) == 2 and {process.exitcode for process in began} == {-signal.SIGKILL}
+
+
 @pytest.mark.slow
 def test_ctrl_c_is_a_matter_of_the_process_that_gave_the_orders(run, said):
     engine = Watched(2, lambda number, process: os.kill(process.pid, signal.SIGINT))

@@ -9,6 +9,14 @@ from harness.run.systems import system_record
 from harness.suite.cells import expand
 from harness.suite.schema import load_suite
 
+OTHER_FILES = """name: small
+data: {name: synthetic, annotations: annotations/person_keypoints_val2017.json, images: val2017}
+measure: {cost: true}
+methods:
+  - {variant: maskrcnn_tiny}
+  - {variant: hrnet_tiny, weights: one.pth}
+  - {variant: hrnet_tiny, weights: other.pth}
+"""
 SUITE = """name: small
 data: {name: synthetic, annotations: annotations/person_keypoints_val2017.json, images: val2017}
 measure: {cost: true}
@@ -20,14 +28,22 @@ methods:
 """
 
 
-def test_of_rows_that_differ_in_their_seed_the_first_stands_for_the_system(tmp_path):
-    path = tmp_path / "suite.yaml"
-    path.write_text(SUITE)
+def record_of(folder, text):
+    path = folder / "suite.yaml"
+    path.write_text(text)
     suite, marked = load_suite(path)
     rows = [Row(cell, find_variant(cell.variant)) for cell in expand(suite, marked)]
-    record = system_record(suite, rows, Store(tmp_path / "store"), None)
-    labels = [row["label"] for row in record.result["rows"]]
-    assert labels == [
-        f"{name} seed 3" for name in ("maskrcnn_tiny", "hrnet_tiny train.epochs=0", "hrnet_tiny train.epochs=2")
-    ]
-    assert len(rows) == 6 and len(record.result["crossings"]) == 2
+    return len(rows), system_record(suite, rows, Store(folder / "store"), None)
+
+
+def test_of_rows_that_differ_in_their_seed_one_stands_for_the_system(tmp_path):
+    rows, record = record_of(tmp_path, SUITE)
+    networks = ("maskrcnn_tiny", "hrnet_tiny train.epochs=0", "hrnet_tiny train.epochs=2")
+    assert [row["label"] for row in record.result["rows"]] == [f"{name} seed 3" for name in networks]
+    assert rows == 6 and len(record.result["crossings"]) == 2
+
+
+def test_rows_of_other_weights_are_systems_of_their_own(tmp_path):
+    rows, record = record_of(tmp_path, OTHER_FILES)
+    assert [row["label"] for row in record.result["rows"]] == ["maskrcnn_tiny", "hrnet_tiny", "hrnet_tiny"]
+    assert rows == 3 and len(record.result["crossings"]) == 2
