@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools import coco as pycoco
@@ -43,6 +44,17 @@ def test_a_picture_does_not_depend_on_the_pictures_before_it():
     synthetic.render(4, seed=1)
     again, same = synthetic.render(5, seed=1)
     assert np.array_equal(image, again) and persons == same
+
+
+def test_a_picture_does_not_depend_on_the_routines_that_opencv_has_for_this_processor(pictures):
+    before = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(False)
+    try:
+        plain = [synthetic.render(index, seed=7)[0] for index in range(40)]
+        assert not cv2.ipp.useIPP(), "the setting of the caller is left as it was"
+    finally:
+        cv2.ipp.setUseIPP(before)
+    assert all(np.array_equal(one, other) for one, (other, _) in zip(plain, pictures, strict=False))
 
 
 def test_several_processes_write_the_files_of_one(tmp_path, monkeypatch):
