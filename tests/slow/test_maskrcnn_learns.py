@@ -10,7 +10,7 @@ from harness.method import find_variant
 from harness.train.recipes import ImageBatch, Progress
 
 pytestmark = pytest.mark.slow
-SIZE, STEPS = (192, 256), 250
+SIZE, STEPS = (192, 256), 400
 
 
 def _picture(index):

@@ -79,9 +79,10 @@ def test_two_processes_have_the_losses_of_one(root, tmp_path, kind, network):
     together = train(root, tmp_path / "two", launcher(kind), *pieces, network=network)
     assert [line["step"] for line in together] == [line["step"] for line in alone]
     assert len(alone) == EPOCHS[network] and all(alone[-1][name] > 0 for name in LOSSES[network])
-    for one, two in zip(alone, together):
+    for epoch, (one, two) in enumerate(zip(alone, together, strict=True)):
+        # AdamW gives the rounding of other piece sizes back with each step
         assert {name: two[name] for name in LOSSES[network]} == pytest.approx(
-            {name: one[name] for name in LOSSES[network]}, rel=1e-5
+            {name: one[name] for name in LOSSES[network]}, rel=5e-5 if epoch else 1e-5
         )
     assert (tmp_path / "two" / f"{network}.safetensors").is_file()
 
